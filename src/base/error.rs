@@ -1,0 +1,217 @@
+//! Errors: one type, few kinds chosen by what the caller can do, structured details inside. Plain data only.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Result of the library's operations.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong, by what the caller can do about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// Another transaction changed what this one depends on. Roll back and try again.
+    Conflict,
+    /// This transaction was chosen as the victim of a deadlock. Roll back and try again.
+    Deadlock,
+    /// A lock was not granted in time. Roll back and try again.
+    LockTimeout,
+    /// The snapshot was given up to free space. Take a new one.
+    SnapshotTooOld,
+    /// The disk (or quota, or file size limit) is full: the write had no effect. Writes resume by themselves when
+    /// there is space again.
+    NoSpace,
+    /// The engine could not accept the write within the stall timeout. Nothing was written; try again later.
+    Stalled,
+    /// Bytes on disk are not what was written. See [`Error::corruption`].
+    Corruption,
+    /// An earlier failure (a failed sync, a panic) stopped writes until the database is reopened.
+    Poisoned,
+    /// The commit was handed to the disk and the disk did not confirm it: after reopening it is there whole, or not
+    /// at all.
+    OutcomeUnknown,
+    /// The database or its file system does not accept writes.
+    ReadOnly,
+    /// Another process (or another handle in this one) has the database open.
+    Locked,
+    /// The directory holds something that is not a database of this engine. Nothing was touched.
+    NotADatabase,
+    /// The files were written by a later version. Nothing was touched.
+    VersionUnsupported,
+    /// An argument is not acceptable. Nothing was done.
+    InvalidArgument,
+    /// A documented limit would be exceeded. Nothing was done.
+    LimitExceeded,
+    /// The named thing (keyspace, checkpoint) does not exist.
+    NotFound,
+    /// The operating system reported an error. See [`Error::io_fault`].
+    Io,
+    /// The database was closed.
+    Closed,
+}
+
+/// Bytes on disk that are not what was written: where, what was expected, what was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Corruption {
+    /// The damaged file.
+    pub file: PathBuf,
+    /// Offset of the damaged bytes in the file, if one place can be named.
+    pub offset: Option<u64>,
+    /// What a valid file would have there.
+    pub expected: String,
+    /// What is there.
+    pub found: String,
+}
+
+impl fmt::Display for Corruption {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.file.display())?;
+        if let Some(offset) = self.offset {
+            write!(f, " at offset {offset}")?;
+        }
+        write!(f, ": expected {}, found {}", self.expected, self.found)
+    }
+}
+
+/// A failed call to the operating system.
+#[derive(Debug, Clone)]
+pub struct IoFault {
+    /// What was being done, such as `sync` or `read`.
+    pub operation: &'static str,
+    /// The file or directory.
+    pub path: PathBuf,
+    /// The system's error.
+    pub error: Arc<io::Error>,
+}
+
+impl fmt::Display for IoFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}: {}", self.operation, self.path.display(), self.error)
+    }
+}
+
+/// The error of every operation. [`kind`](Error::kind) says what can be done about it.
+///
+/// Cheap to clone: the first cause of a poisoned engine is handed to every later caller.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{detail}")]
+pub struct Error {
+    kind: ErrorKind,
+    detail: Arc<Detail>,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Detail {
+    #[error("{0}")]
+    Message(String),
+    #[error("corruption: {0}")]
+    Corruption(Corruption),
+    #[error("{0}")]
+    Io(IoFault),
+    #[error("{message}: {cause}")]
+    Caused { message: String, cause: Error },
+}
+
+impl Error {
+    /// An error of this kind with a message.
+    pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Error {
+        Error { kind, detail: Arc::new(Detail::Message(message.into())) }
+    }
+
+    /// An error of this kind that another error led to.
+    pub(crate) fn caused(kind: ErrorKind, message: impl Into<String>, cause: Error) -> Error {
+        Error { kind, detail: Arc::new(Detail::Caused { message: message.into(), cause }) }
+    }
+
+    /// Damage at a place in a file.
+    pub(crate) fn corrupt(
+        file: &Path,
+        offset: impl Into<Option<u64>>,
+        expected: impl Into<String>,
+        found: impl Into<String>,
+    ) -> Error {
+        let damage = Corruption {
+            file: file.to_path_buf(),
+            offset: offset.into(),
+            expected: expected.into(),
+            found: found.into(),
+        };
+        Error { kind: ErrorKind::Corruption, detail: Arc::new(Detail::Corruption(damage)) }
+    }
+
+    /// A failed system call; full disks and read-only file systems get their own kinds.
+    pub(crate) fn io(operation: &'static str, path: &Path, error: io::Error) -> Error {
+        let kind = match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+                ErrorKind::NoSpace
+            }
+            io::ErrorKind::ReadOnlyFilesystem => ErrorKind::ReadOnly,
+            _ => ErrorKind::Io,
+        };
+        let fault = IoFault { operation, path: path.to_path_buf(), error: Arc::new(error) };
+        Error { kind, detail: Arc::new(Detail::Io(fault)) }
+    }
+
+    /// What the caller can do about it.
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// Whether the same operation (for a transaction: the whole transaction) may succeed when tried again.
+    pub fn is_retryable(&self) -> bool {
+        matches!(
+            self.kind,
+            ErrorKind::Conflict
+                | ErrorKind::Deadlock
+                | ErrorKind::LockTimeout
+                | ErrorKind::SnapshotTooOld
+                | ErrorKind::NoSpace
+                | ErrorKind::Stalled
+        )
+    }
+
+    /// The place and nature of the damage, when there is damage.
+    pub fn corruption(&self) -> Option<&Corruption> {
+        match &*self.detail {
+            Detail::Corruption(damage) => Some(damage),
+            Detail::Caused { cause, .. } => cause.corruption(),
+            _ => None,
+        }
+    }
+
+    /// The failed system call, when there was one.
+    pub fn io_fault(&self) -> Option<&IoFault> {
+        match &*self.detail {
+            Detail::Io(fault) => Some(fault),
+            Detail::Caused { cause, .. } => cause.io_fault(),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_corruption_names_file_offset_expected_and_found() {
+        let error = Error::corrupt(Path::new("000007.sst"), 4096, "checksum 1", "checksum 2");
+        assert_eq!(error.kind(), ErrorKind::Corruption);
+        assert_eq!(
+            error.to_string(),
+            "corruption: 000007.sst at offset 4096: expected checksum 1, found checksum 2"
+        );
+        let wrapped = Error::caused(ErrorKind::Poisoned, "writes are stopped", error);
+        assert_eq!(wrapped.corruption().unwrap().offset, Some(4096));
+    }
+
+    #[test]
+    fn a_full_disk_has_its_own_kind() {
+        let full = io::Error::from_raw_os_error(28);
+        assert_eq!(Error::io("write", Path::new("x"), full).kind(), ErrorKind::NoSpace);
+        let broken = io::Error::from_raw_os_error(5);
+        assert_eq!(Error::io("read", Path::new("x"), broken).kind(), ErrorKind::Io);
+    }
+}

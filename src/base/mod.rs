@@ -1,0 +1,13 @@
+//! The vocabulary every other module speaks: ids, keys, coding, checksums, errors, locks with ranks.
+//!
+//! Rank 0: uses nothing of this crate. No I/O, no threads, no options.
+
+pub(crate) mod checksum;
+pub(crate) mod coding;
+pub(crate) mod error;
+pub(crate) mod iter;
+pub(crate) mod key;
+pub(crate) mod metrics;
+pub(crate) mod slice;
+pub(crate) mod sync;
+pub(crate) mod types;

@@ -1,0 +1,199 @@
+//! The door to locks. A lock has a rank; in debug builds, taking one while holding a rank at or above its own
+//! panics with both names, so that a lock order inversion fails the first test that walks the path.
+//!
+//! `docs/locking.md` lists who holds what.
+
+use std::ops::{Deref, DerefMut};
+use std::time::Duration;
+
+/// Order in which locks may be taken: only upwards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Rank {
+    /// Table of open databases in this process.
+    Registry = 1,
+    /// Creation and removal of keyspaces; `flush`, `compact_range` and `close` of a whole database.
+    Admin = 2,
+    /// Transaction lock table.
+    LockTable = 3,
+    /// Commit queue: sequence numbers and log reservations.
+    Commit = 4,
+    /// Manifest log, held across its I/O.
+    Manifest = 5,
+    /// Engine state: memtable lists, current versions, jobs.
+    Engine = 6,
+    /// Publication of commits and sync of the log.
+    Publish = 7,
+    /// Registered snapshots.
+    Snapshots = 8,
+    /// Table handles and block cache shards.
+    Cache = 9,
+    /// Leaves: never held while another lock is taken.
+    Leaf = 10,
+}
+
+#[cfg(debug_assertions)]
+mod held {
+    use super::Rank;
+    use std::cell::RefCell;
+
+    thread_local! {
+        static HELD: RefCell<Vec<Rank>> = const { RefCell::new(Vec::new()) };
+    }
+
+    pub(super) fn push(rank: Rank) {
+        HELD.with_borrow_mut(|held| {
+            if let Some(top) = held.iter().max() {
+                assert!(*top < rank, "lock order: taking {rank:?} while holding {top:?}");
+            }
+            held.push(rank);
+        });
+    }
+
+    pub(super) fn pop(rank: Rank) {
+        HELD.with_borrow_mut(|held| {
+            if let Some(index) = held.iter().rposition(|other| *other == rank) {
+                held.remove(index);
+            }
+        });
+    }
+}
+
+#[cfg(not(debug_assertions))]
+mod held {
+    use super::Rank;
+    #[inline(always)]
+    pub(super) fn push(_: Rank) {}
+    #[inline(always)]
+    pub(super) fn pop(_: Rank) {}
+}
+
+/// A mutex with a rank. It owns the data it guards.
+#[derive(Debug)]
+pub(crate) struct Mutex<T> {
+    rank: Rank,
+    inner: parking_lot::Mutex<T>,
+}
+
+impl<T> Mutex<T> {
+    /// A mutex of this rank.
+    pub(crate) fn new(rank: Rank, value: T) -> Mutex<T> {
+        Mutex { rank, inner: parking_lot::Mutex::new(value) }
+    }
+
+    /// Takes the lock, waiting for it.
+    #[inline]
+    pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+        held::push(self.rank);
+        MutexGuard { guard: self.inner.lock(), rank: self.rank }
+    }
+}
+
+/// A taken [`Mutex`].
+#[derive(Debug)]
+pub(crate) struct MutexGuard<'a, T> {
+    guard: parking_lot::MutexGuard<'a, T>,
+    rank: Rank,
+}
+
+impl<T> Deref for MutexGuard<'_, T> {
+    type Target = T;
+    #[inline]
+    fn deref(&self) -> &T {
+        &self.guard
+    }
+}
+
+impl<T> DerefMut for MutexGuard<'_, T> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.guard
+    }
+}
+
+impl<T> Drop for MutexGuard<'_, T> {
+    #[inline]
+    fn drop(&mut self) {
+        held::pop(self.rank);
+    }
+}
+
+/// A condition variable for [`Mutex`].
+#[derive(Debug, Default)]
+pub(crate) struct Condvar {
+    inner: parking_lot::Condvar,
+}
+
+impl Condvar {
+    /// Waits until notified; wakes may be spurious.
+    pub(crate) fn wait<T>(&self, guard: &mut MutexGuard<'_, T>) {
+        self.inner.wait(&mut guard.guard);
+    }
+
+    /// Waits until notified or until the time has passed; says whether it timed out.
+    pub(crate) fn wait_for<T>(&self, guard: &mut MutexGuard<'_, T>, timeout: Duration) -> bool {
+        self.inner.wait_for(&mut guard.guard, timeout).timed_out()
+    }
+
+    /// Wakes all waiters.
+    pub(crate) fn notify_all(&self) {
+        self.inner.notify_all();
+    }
+
+    /// Wakes one waiter.
+    pub(crate) fn notify_one(&self) {
+        self.inner.notify_one();
+    }
+}
+
+/// A readers-writer lock with a rank. Not recursive.
+#[derive(Debug)]
+pub(crate) struct RwLock<T> {
+    rank: Rank,
+    inner: parking_lot::RwLock<T>,
+}
+
+impl<T> RwLock<T> {
+    /// A lock of this rank.
+    pub(crate) fn new(rank: Rank, value: T) -> RwLock<T> {
+        RwLock { rank, inner: parking_lot::RwLock::new(value) }
+    }
+
+    /// Reads under the lock.
+    #[inline]
+    pub(crate) fn read<R>(&self, f: impl FnOnce(&T) -> R) -> R {
+        held::push(self.rank);
+        let result = f(&self.inner.read());
+        held::pop(self.rank);
+        result
+    }
+
+    /// Writes under the lock.
+    pub(crate) fn write<R>(&self, f: impl FnOnce(&mut T) -> R) -> R {
+        held::push(self.rank);
+        let result = f(&mut self.inner.write());
+        held::pop(self.rank);
+        result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[cfg(debug_assertions)]
+    fn taking_a_lower_rank_while_holding_a_higher_one_fails() {
+        let commit = Mutex::new(Rank::Commit, ());
+        let engine = Mutex::new(Rank::Engine, ());
+        {
+            let _first = commit.lock();
+            let _second = engine.lock();
+        }
+        let inverted = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let _first = engine.lock();
+            let _second = commit.lock();
+        }));
+        let message = *inverted.unwrap_err().downcast::<String>().unwrap();
+        assert!(message.contains("taking Commit while holding Engine"), "{message}");
+    }
+}

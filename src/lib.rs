@@ -1,0 +1,40 @@
+//! esker: an embedded, transactional key-value storage engine.
+#![deny(unsafe_code, missing_docs, unreachable_pub)]
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::todo,
+    clippy::unimplemented,
+    clippy::unreachable,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::arithmetic_side_effects
+)]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::string_slice,
+        clippy::arithmetic_side_effects,
+        clippy::unreachable
+    )
+)]
+
+mod base;
+mod cache;
+mod compaction;
+mod engine;
+pub mod env;
+mod manifest;
+mod memtable;
+mod merge;
+mod record;
+mod sstable;
+mod wal;
+
+pub use base::error::{Corruption, Error, ErrorKind, IoFault, Result};
+pub use base::slice::Slice;
