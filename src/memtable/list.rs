@@ -27,10 +27,10 @@ const ENTRY_BYTES_EXPECTED: usize = 160;
 /// geometric with 1/2), the allocator's header of 8 and its rounding to 16, which costs 5 1/3 on average.
 const NODE_BYTES: usize = size_of::<Entry>() + 8 + 16 + 8 + 6;
 
-/// Sequence numbers present. On cache lines of its own, for every insertion writes it.
+/// Sequence numbers present and bytes charged. On cache lines of its own, for every insertion writes it.
 #[derive(Debug)]
 #[repr(align(128))]
-struct SeqRange {
+struct Counters {
     min: AtomicU64,
     max: AtomicU64,
     owner_bytes: AtomicUsize,
@@ -40,7 +40,7 @@ struct SeqRange {
 pub(crate) struct ActiveMemtable {
     list: SkipList<Entry, ()>,
     filter: Filter,
-    written: SeqRange,
+    written: Counters,
 }
 
 /// The guard that protects nothing.
@@ -59,7 +59,7 @@ impl ActiveMemtable {
         ActiveMemtable {
             list: SkipList::new(crossbeam_epoch::default_collector().clone()),
             filter: Filter::new(capacity_bytes.div_ceil(ENTRY_BYTES_EXPECTED)),
-            written: SeqRange {
+            written: Counters {
                 min: AtomicU64::new(u64::MAX),
                 max: AtomicU64::new(0),
                 owner_bytes: AtomicUsize::new(0),

@@ -185,7 +185,7 @@ impl<I: InternalIter> Merge<I> {
         self.heads.clear();
         for (index, child) in self.children.iter_mut().enumerate() {
             if index != at {
-                cross(child, direction, &here, index.cmp(&at))?;
+                cross(child, direction, &here)?;
             }
         }
         // All others now come after the current one, ties included, so that it is first again.
@@ -194,15 +194,9 @@ impl<I: InternalIter> Merge<I> {
     }
 }
 
-/// Moves a child from one side of the entry `here` to the other. `tie` is the order of an equal entry of this
-/// child against `here`.
-fn cross<I: InternalIter>(
-    child: &mut I,
-    direction: Direction,
-    here: &InternalKey,
-    tie: Ordering,
-) -> Result<()> {
-    let side = |child: &I| child.key().cmp(&here.as_ref()).then(tie);
+/// Moves a child from one side of the entry `here` to the other. An equal entry of the child is on the other side:
+/// had it come on this one, the child would still stand on it, and has just left it.
+fn cross<I: InternalIter>(child: &mut I, direction: Direction, here: &InternalKey) -> Result<()> {
     match (direction, child.valid()) {
         (Direction::Forward, true) => child.next()?,
         (Direction::Forward, false) => child.seek_to_first()?,
@@ -211,12 +205,12 @@ fn cross<I: InternalIter>(
     }
     match direction {
         Direction::Forward => {
-            while child.valid() && side(child) == Ordering::Less {
+            while child.valid() && child.key() < here.as_ref() {
                 child.next()?;
             }
         }
         Direction::Backward => {
-            while child.valid() && side(child) == Ordering::Greater {
+            while child.valid() && child.key() > here.as_ref() {
                 child.prev()?;
             }
         }

@@ -122,9 +122,11 @@ fn check_walk(rng: &mut StdRng, model: &Model, iter: &mut impl InternalIter) {
     let mut at: Option<usize> = None;
     assert_eq!(here(iter), None);
     for _ in 0..2000 {
-        let (key, seq) = (random_key(rng), rng.random_range(0..3000));
-        let trailer = random_trailer(rng, seq);
-        let target = KeyRef::new(&key, trailer);
+        let (random, seq) = (random_key(rng), rng.random_range(0..3000));
+        let random = (random, random_trailer(rng, seq).0, Vec::new());
+        // Half of the targets are entries.
+        let chosen = entries.get(rng.random_range(0..entries.len() * 2 + 1)).unwrap_or(&random);
+        let target = KeyRef::new(&chosen.0, Trailer(chosen.1));
         let below = |allowed: std::cmp::Ordering| {
             entries.partition_point(|(key, trailer, _)| {
                 let order = KeyRef::new(key, Trailer(*trailer)).cmp(&target);
