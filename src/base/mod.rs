@@ -8,6 +8,7 @@ pub(crate) mod error;
 pub(crate) mod iter;
 pub(crate) mod key;
 pub(crate) mod metrics;
+pub(crate) mod random;
 pub(crate) mod slice;
 pub(crate) mod sync;
 pub(crate) mod types;

@@ -27,8 +27,10 @@ pub(crate) enum Rank {
     Snapshots = 8,
     /// Table handles and block cache shards.
     Cache = 9,
-    /// Leaves: never held while another lock is taken.
+    /// Leaves: never held while another lock of the engine is taken.
     Leaf = 10,
+    /// Inside a simulated device, where a real one would have the kernel's locks: below everything of the engine.
+    Device = 11,
 }
 
 #[cfg(debug_assertions)]
