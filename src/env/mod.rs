@@ -13,10 +13,12 @@ use std::time::Duration;
 mod fault;
 mod mem;
 mod os;
+mod sim;
 
-pub use fault::{Fault, FaultFs, FaultRule, Op};
-pub use mem::{CrashMode, MemFs};
+pub use fault::{Fault, FaultFs, FaultRule, Op, OpSet, When};
+pub use mem::{CrashMode, HandleKind, MemFs, OpenHandle};
 pub use os::OsFs;
+pub use sim::{SimClock, SimSpawner};
 
 /// The outside world of one database.
 #[derive(Clone)]
