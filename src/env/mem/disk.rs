@@ -186,10 +186,11 @@ impl Disk {
 
     pub(super) fn sync_file(&mut self, path: &Path) -> io::Result<()> {
         let id = self.names.find_file(path)?;
-        self.sync(id)
+        self.sync(id, 0)
     }
 
-    pub(super) fn sync(&mut self, id: NodeId) -> io::Result<()> {
+    /// Syncs a file that must have at least this length.
+    pub(super) fn sync(&mut self, id: NodeId, len: u64) -> io::Result<()> {
         self.mutate()?;
         self.syncs_to_failure = self.syncs_to_failure.map(|left| left.saturating_sub(1));
         let fails = self.syncs_to_failure == Some(0);
@@ -200,7 +201,7 @@ impl Disk {
             return Err(io::Error::other("simulated write-back error"));
         }
         inode.sync();
-        Ok(())
+        check_written(len, inode.len())
     }
 
     /// Writes at this offset. When space or power ends on the way, what came before is written.
@@ -234,10 +235,7 @@ impl Disk {
     /// Gives back the reserved tail.
     pub(super) fn finish(&mut self, id: NodeId, len: u64) -> io::Result<()> {
         let found = self.inode(id)?.len();
-        if found < len {
-            let message = format!("the file has {found} bytes, {len} were written");
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, message));
-        }
+        check_written(len, found)?;
         if found > len {
             self.mutate()?;
             self.inode_mut(id)?.cut(len);
@@ -400,6 +398,16 @@ impl Disk {
         let id = self.names.find_file(path)?;
         self.inode_mut(id)?.tamper(offset, mask)
     }
+}
+
+/// Nobody may have cut what was written.
+fn check_written(expected: u64, found: u64) -> io::Result<()> {
+    if found < expected {
+        let message =
+            format!("the file has {found} bytes instead of {expected}: it was changed from outside");
+        return Err(io::Error::other(message));
+    }
+    Ok(())
 }
 
 fn check_len(len: u64) -> io::Result<()> {

@@ -3,8 +3,8 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use super::HandleKind;
 use super::disk::Disk;
@@ -48,28 +48,28 @@ impl Drop for Handle {
 pub(super) struct MemAppend {
     handle: Handle,
     appended: AtomicU64,
-    failed: AtomicBool,
+    /// Why nothing can be appended any more.
+    closed: OnceLock<(io::ErrorKind, &'static str)>,
 }
 
 impl MemAppend {
     pub(super) fn create(disk: &Shared, path: &Path, preallocate: u64) -> io::Result<MemAppend> {
         let handle = Handle::open(disk, path, HandleKind::Append, |disk| disk.create(path, preallocate))?;
-        Ok(MemAppend { handle, appended: AtomicU64::new(0), failed: AtomicBool::new(false) })
+        Ok(MemAppend { handle, appended: AtomicU64::new(0), closed: OnceLock::new() })
     }
 }
 
 impl AppendFile for MemAppend {
     fn append(&self, bytes: &[u8]) -> io::Result<()> {
-        if self.failed.load(Ordering::Relaxed) {
-            return Err(io::Error::other("append after a failed append"));
+        if let Some((kind, reason)) = self.closed.get() {
+            return Err(io::Error::new(*kind, *reason));
         }
         let offset = self.len();
-        let result = self.handle.disk.lock().append(self.handle.inode, offset, bytes);
-        match &result {
-            Ok(()) => self.appended.store(offset.saturating_add(bytes.len() as u64), Ordering::Release),
-            Err(_) => self.failed.store(true, Ordering::Relaxed),
-        }
-        result
+        self.handle.disk.lock().append(self.handle.inode, offset, bytes).inspect_err(|error| {
+            self.closed.get_or_init(|| (error.kind(), "an earlier append of this file failed"));
+        })?;
+        self.appended.store(offset.saturating_add(bytes.len() as u64), Ordering::Release);
+        Ok(())
     }
 
     fn len(&self) -> u64 {
@@ -77,10 +77,11 @@ impl AppendFile for MemAppend {
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.handle.disk.lock().sync(self.handle.inode)
+        self.handle.disk.lock().sync(self.handle.inode, self.len())
     }
 
     fn finish(&self) -> io::Result<()> {
+        self.closed.get_or_init(|| (io::ErrorKind::Other, "append to a finished file"));
         self.handle.disk.lock().finish(self.handle.inode, self.len())
     }
 }
@@ -130,7 +131,7 @@ struct MemMap {
 impl MappedFile for MemMap {
     fn copy_out(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
         if offset.checked_add(buf.len() as u64).is_none_or(|end| end > self.len) {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "outside of the mapping"));
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "read beyond the mapped length"));
         }
         if self.poisoned.load(Ordering::Relaxed) {
             return Err(io::Error::other("an earlier read of this mapping failed"));

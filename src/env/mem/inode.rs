@@ -81,7 +81,7 @@ impl Inode {
     pub(super) fn read_mapped(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
         let end = offset.saturating_add(buf.len() as u64);
         if end > self.len.next_multiple_of(PAGE_BYTES as u64) {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the mapped file was truncated"));
+            return Err(io::Error::other("the mapped file was truncated"));
         }
         self.content.read(offset, buf);
         Ok(())

@@ -193,7 +193,8 @@ impl MemFs {
     }
 
     /// Lets the `n`th sync of a file's content from now fail (1 is the next one), once, with the pages taken for clean:
-    /// the unsynced bytes stay visible and are never written. A failing `sync_dir` needs no model of its own; see
+    /// the unsynced bytes stay visible and are never written. Later syncs succeed, also on the same handle, as the
+    /// system's would ([`OsFs`](super::OsFs) keeps the error): who tries again is found out. A failing `sync_dir` needs no model of its own; see
     /// [`FaultFs`](super::FaultFs).
     pub fn fail_sync_at(&self, n: u64) {
         self.disk.lock().fail_sync_at(n);
@@ -276,7 +277,6 @@ impl Fs for MemFs {
         match self.disk.lock().names().find(path) {
             Ok(_) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) if error.kind() == io::ErrorKind::NotADirectory => Ok(false),
             Err(error) => Err(error),
         }
     }
