@@ -20,7 +20,8 @@
         clippy::indexing_slicing,
         clippy::string_slice,
         clippy::arithmetic_side_effects,
-        clippy::unreachable
+        clippy::unreachable,
+        clippy::disallowed_methods
     )
 )]
 

@@ -78,7 +78,7 @@ pub(crate) struct Mutex<T> {
 
 impl<T> Mutex<T> {
     /// A mutex of this rank.
-    pub(crate) fn new(rank: Rank, value: T) -> Mutex<T> {
+    pub(crate) const fn new(rank: Rank, value: T) -> Mutex<T> {
         Mutex { rank, inner: parking_lot::Mutex::new(value) }
     }
 

@@ -17,7 +17,7 @@ mod sim;
 
 pub use fault::{Fault, FaultFs, FaultRule, Op, OpSet, When};
 pub use mem::{CrashMode, HandleKind, MemFs, OpenHandle};
-pub use os::OsFs;
+pub use os::{OsClock, OsFs, OsSpawner};
 pub use sim::{SimClock, SimSpawner};
 
 /// The outside world of one database.

@@ -1,3 +1,0 @@
-//! Placeholder: filled by its own commit.
-#![allow(missing_docs)]
-pub struct OsFs;
