@@ -1,7 +1,7 @@
 //! The real operating system: files, clocks, threads. The only place of the library that reaches it.
 //!
 //! Written for Linux; other Unix systems get the same results through plain reads and writes. Files and directories
-//! are their owner's alone unless told otherwise. All calls are repeated when interrupted.
+//! are their owner's alone unless told otherwise. Calls that can be interrupted are repeated.
 //!
 //! * `append` and `writer`: appending, through a mapped window or by writes; what a sync means after an error
 //! * `read`: positional, uncached and mapped reads

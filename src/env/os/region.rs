@@ -50,7 +50,8 @@ impl ReadMap {
     /// Maps the first `bytes` of a file. Reads around a touched page are switched off.
     pub(super) fn new(file: &File, bytes: usize) -> io::Result<ReadMap> {
         let map = MmapOptions::new().len(bytes).map_raw_read_only(file)?;
-        map.advise(Advice::Random)?;
+        // Only a hint: without it, reads from the device are larger than needed.
+        map.advise(Advice::Random).ok();
         Ok(ReadMap(Region::new(map, false)?))
     }
 

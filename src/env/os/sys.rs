@@ -32,7 +32,7 @@ fn wide(count: impl TryInto<u64>) -> u64 {
 }
 
 /// A file position as the system takes it.
-#[cfg(any(target_os = "linux", target_os = "android"))]
+#[cfg(target_os = "linux")]
 fn position<T: TryFrom<u64>>(value: u64) -> io::Result<T> {
     T::try_from(value).map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "file offset out of range"))
 }
@@ -51,7 +51,7 @@ pub(super) fn page_bytes() -> usize {
 /// Reserves blocks for this part of the file, which becomes part of its length and reads as zeros.
 ///
 /// Nothing is written: the blocks are marked unwritten. `Unsupported` where the file system cannot do it.
-#[cfg(any(target_os = "linux", target_os = "android"))]
+#[cfg(target_os = "linux")]
 pub(super) fn reserve(file: &File, offset: u64, bytes: u64) -> io::Result<()> {
     let (offset, bytes) = (position(offset)?, position(bytes)?);
     // SAFETY: fallocate takes no pointers; the descriptor is open as long as `file` is borrowed.
@@ -66,13 +66,13 @@ pub(super) fn reserve(file: &File, offset: u64, bytes: u64) -> io::Result<()> {
 }
 
 /// Elsewhere there is no reservation that does not write.
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
+#[cfg(not(target_os = "linux"))]
 pub(super) fn reserve(_file: &File, _offset: u64, _bytes: u64) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
 /// Starts writing dirty pages of this part of the file to the device, without waiting for it.
-#[cfg(any(target_os = "linux", target_os = "android"))]
+#[cfg(target_os = "linux")]
 pub(super) fn start_writeback(file: &File, offset: u64, bytes: u64) -> io::Result<()> {
     let (offset, bytes) = (position(offset)?, position(bytes)?);
     // SAFETY: sync_file_range takes no pointers.
@@ -83,13 +83,13 @@ pub(super) fn start_writeback(file: &File, offset: u64, bytes: u64) -> io::Resul
 }
 
 /// A hint that other systems do not have.
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
+#[cfg(not(target_os = "linux"))]
 pub(super) fn start_writeback(_file: &File, _offset: u64, _bytes: u64) -> io::Result<()> {
     Ok(())
 }
 
 /// Drops clean cached pages of this part of the file; `bytes` 0 means to its end. Best effort.
-#[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+#[cfg(any(target_os = "linux", target_os = "freebsd"))]
 pub(super) fn forget_pages(file: &File, offset: u64, bytes: u64) {
     let (Ok(offset), Ok(bytes)) = (offset.try_into(), bytes.try_into()) else { return };
     // SAFETY: posix_fadvise takes no pointers. Its answer is an error number of no consequence: nothing may depend
@@ -98,7 +98,7 @@ pub(super) fn forget_pages(file: &File, offset: u64, bytes: u64) {
 }
 
 /// A hint that other systems do not have.
-#[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
+#[cfg(not(any(target_os = "linux", target_os = "freebsd")))]
 pub(super) fn forget_pages(_file: &File, _offset: u64, _bytes: u64) {}
 
 /// Reads some bytes at this offset; pages that had to be fetched for it do not stay in the page cache.
@@ -123,7 +123,7 @@ pub(super) fn read_at_uncached(_file: &File, _buf: &mut [u8], _offset: u64) -> i
 
 /// Whether writing to reserved blocks of this file system goes to these blocks: where it does not (copy on write,
 /// layers, network), a reservation promises nothing to a later store into a mapping.
-#[cfg(any(target_os = "linux", target_os = "android"))]
+#[cfg(target_os = "linux")]
 pub(super) fn overwrites_in_place(file: &File) -> bool {
     /// ext2, ext3, ext4; XFS; tmpfs; F2FS. (An XFS file is copied on write only while it shares blocks.)
     const IN_PLACE: [u32; 4] = [0xEF53, 0x5846_5342, 0x0102_1994, 0xF2F5_2010];
@@ -139,7 +139,7 @@ pub(super) fn overwrites_in_place(file: &File) -> bool {
 }
 
 /// Elsewhere nothing is known.
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
+#[cfg(not(target_os = "linux"))]
 pub(super) fn overwrites_in_place(_file: &File) -> bool {
     false
 }

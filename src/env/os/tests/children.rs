@@ -203,22 +203,6 @@ fn without_mapping_no_handler_is_installed() {
     });
 }
 
-#[test]
-fn a_fault_does_not_disturb_the_error_number() {
-    check_ends_well("a_fault_does_not_disturb_the_error_number", |dir| {
-        let path = dir.join("x");
-        put(&path, &pattern(10_000));
-        let map = OsFs::new().open(&path).unwrap().map(10_000).unwrap();
-        fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(0).unwrap();
-        let mut buf = [0; 100];
-        // SAFETY: closing a descriptor that does not exist only sets the error number.
-        unsafe { libc::close(-1) };
-        let result = map.copy_out(0, &mut buf);
-        assert_eq!(io::Error::last_os_error().raw_os_error(), Some(libc::EBADF));
-        assert!(result.is_err());
-    });
-}
-
 #[cfg(target_env = "gnu")]
 type Resource = libc::__rlimit_resource_t;
 #[cfg(not(target_env = "gnu"))]
@@ -285,6 +269,7 @@ fn running_out_of_descriptors_is_an_error_that_says_so() {
         let os = OsFs::new();
         let path = dir.join("x");
         put(&path, b"abc");
+        let held = os.lock(&dir.join("HELD")).unwrap();
         limit(libc::RLIMIT_NOFILE, 40);
         let mut open = Vec::new();
         let full = Some(libc::EMFILE);
@@ -301,6 +286,9 @@ fn running_out_of_descriptors_is_an_error_that_says_so() {
         assert_eq!(os.lock(&dir.join("LOCK")).map(drop).map_err(code), Err(full));
         assert_eq!(os.create(&dir.join("y"), AppendOptions::default()).map(drop).map_err(code), Err(full));
         assert!(os.exists(&path).unwrap());
+        // A lock of our own is known without opening its file.
+        assert_eq!(kind(os.lock(&dir.join("HELD"))), Some(ErrorKind::WouldBlock));
+        assert!(held.is_intact());
         // What is open goes on working, mapping included.
         open[0].map(3).unwrap().copy_out(0, &mut [0; 3]).unwrap();
         open.pop();
