@@ -29,7 +29,7 @@ pub(crate) enum Rank {
     Cache = 9,
     /// Leaves: never held while another lock of the engine is taken.
     Leaf = 10,
-    /// Inside a simulated device, where a real one would have the kernel's locks: below everything of the engine.
+    /// Inside a device, the system's files or a simulated one: below everything of the engine.
     Device = 11,
 }
 

@@ -75,11 +75,11 @@ impl OsAppendFile {
         Ok(OsAppendFile {
             uncached: options.uncached && !writer.is_mapped(),
             file,
-            tail: Mutex::new(Rank::Leaf, Tail { writer, state: State::Open, forgotten: 0 }),
+            tail: Mutex::new(Rank::Device, Tail { writer, state: State::Open, forgotten: 0 }),
             len: AtomicU64::new(0),
             poisoned: AtomicBool::new(false),
             hinted: AtomicU64::new(0),
-            sync_turn: Mutex::new(Rank::Leaf, ()),
+            sync_turn: Mutex::new(Rank::Device, ()),
             sync_failure: OnceLock::new(),
         })
     }

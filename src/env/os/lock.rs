@@ -17,7 +17,7 @@ use crate::env::FileLock;
 type FileId = (u64, u64);
 
 /// Files locked by this process.
-static HELD: Mutex<BTreeSet<FileId>> = Mutex::new(Rank::Leaf, BTreeSet::new());
+static HELD: Mutex<BTreeSet<FileId>> = Mutex::new(Rank::Device, BTreeSet::new());
 
 /// How often a lock file is tried again that was replaced while it was being locked.
 const ATTEMPTS: usize = 8;
