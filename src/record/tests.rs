@@ -52,8 +52,10 @@ fn build(specs: &[Spec]) -> (Vec<u8>, Vec<u64>) {
     build_at(FILE_HEADER_BYTES, specs)
 }
 
+type Records = Vec<(RecordMeta, Vec<u8>)>;
+
 /// Reads a file to its end: the records' payloads with what the framing says, and the tail.
-fn read(file: &[u8], start: usize) -> Result<(Vec<(RecordMeta, Vec<u8>)>, Tail)> {
+fn read(file: &[u8], start: usize) -> Result<(Records, Tail)> {
     let mut reader = Reader::new(Path::new(PATH), origin(), file, start);
     let mut records = Vec::new();
     while let Some(record) = reader.next()? {
