@@ -6,6 +6,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 
 type Op = (EntryKind, u32, Vec<u8>, Vec<u8>);
+type Ops = Result<Vec<Op>, BatchError>;
 
 fn build(ops: &[Op]) -> BatchBuilder {
     let mut batch = BatchBuilder::new();
@@ -18,7 +19,7 @@ fn build(ops: &[Op]) -> BatchBuilder {
     batch
 }
 
-fn read(payload: &[u8]) -> Result<Vec<Op>, BatchError> {
+fn read(payload: &[u8]) -> Ops {
     let mut found = Vec::new();
     for op in ops(payload)? {
         let op = op?;
@@ -93,7 +94,7 @@ fn hostile_payloads_are_refused_by_name() {
     let one = || Ok(vec![op.clone()]);
     const FIELD: &str = "a header field's bytes";
     const KEY: &str = "a key of 1 to 65535 bytes";
-    let cases: Vec<(&[u8], Result<Vec<Op>, BatchError>)> = vec![
+    let cases: Vec<(&[u8], Ops)> = vec![
         (&[], malformed("a header field's tag")),
         (&[0x80], malformed("a header field's tag")),
         (&[0], Ok(vec![])),

@@ -248,7 +248,8 @@ fn wrong_links_are_refused() {
     };
     let sample = sample(false);
     let len = sample.disk.bytes("000001.wal").len() as u64;
-    let cases: Vec<(&str, RecordKind, Vec<u8>, Result<(), &str>)> = vec![
+    type Case = (&'static str, RecordKind, Vec<u8>, Result<(), &'static str>);
+    let cases: Vec<Case> = vec![
         ("right", RecordKind::Link, link(1, len, 6), Ok(())),
         ("shorter", RecordKind::Link, link(1, len - 1, 6), Err("000001.wal")),
         ("nothing but its link", RecordKind::Link, link(1, 96, 0), Ok(())),

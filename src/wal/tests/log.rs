@@ -403,7 +403,7 @@ fn bookkeeping_follows_the_segments() {
     assert_eq!(bench.log.live_bytes(), total as u64);
     assert_eq!(bench.log.oldest_live(), Some(1));
     assert_eq!(bench.log.forget_before(3), [path("000001.wal"), path("000002.wal")]);
-    assert_eq!(bench.log.forget_before(3), [PathBuf::new(); 0]);
+    assert!(bench.log.forget_before(3).is_empty());
     assert_eq!(bench.log.oldest_live(), Some(3));
     assert_eq!(bench.log.forget_before(100), [path("000003.wal")], "never the active one");
     assert_eq!(bench.log.oldest_live(), Some(4));
