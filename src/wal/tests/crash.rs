@@ -1,121 +1,202 @@
-//! Random work, power cuts and reopenings in a row: what a sync claimed is there, what is there is a prefix, and what
-//! an open has shown stays.
+//! Random work on a disk that forgets, with power cuts inside any call, also inside recovery: what a sync claimed is
+//! there, what is there is a prefix, and what an open has shown stays.
 
 use super::*;
+use crate::env::{CrashMode, Env, MemFs};
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
+use std::sync::Arc;
 
-const SECTOR_BYTES: usize = 512;
+/// A commit: its first sequence number and the segment it is in.
+type Commit = (SeqNo, SegmentNo);
 
-/// How a power cut treats the sectors of a file that were not synced.
-#[derive(Debug, Clone, Copy)]
-enum Cut {
-    /// All are lost, and the file is short.
-    Short,
-    /// Written up to some byte.
-    InOrder,
-    /// Each is there, zero or garbage.
-    AnySubset,
-}
-
-/// What a power cut leaves of a file.
-fn tear(random: &mut StdRng, cut: Cut, synced: &[u8], bytes: &[u8]) -> Vec<u8> {
-    let keep = synced.len();
-    match cut {
-        Cut::Short => synced.to_vec(),
-        Cut::InOrder => bytes[..random.random_range(keep..=bytes.len())].to_vec(),
-        Cut::AnySubset => {
-            let mut left = bytes.to_vec();
-            let mut from = keep;
-            while from < left.len() {
-                let to = ((from / SECTOR_BYTES + 1) * SECTOR_BYTES).min(left.len());
-                match random.random_range(0..3) {
-                    0 => left[from..to].fill(0),
-                    1 => random.fill_bytes(&mut left[from..to]),
-                    _ => {}
-                }
-                from = to;
-            }
-            left
-        }
-    }
-}
-
-fn crash(random: &mut StdRng, disk: &Disk) -> Disk {
-    let cut = [Cut::Short, Cut::InOrder, Cut::AnySubset][random.random_range(0..3)];
-    let (synced, after) = (disk.crash(), Disk::new());
-    for name in disk.names() {
-        after.write(&name, tear(random, cut, &synced.bytes(&name), &disk.bytes(&name)));
-    }
-    after
-}
-
-/// What the test knows of the log.
-#[derive(Default)]
+/// What must be true of the log, and what stands in for the manifest.
 struct Model {
-    /// First sequence number of each commit that was appended.
-    logged: Vec<SeqNo>,
+    /// Commits in order, without those whose segments are no longer needed.
+    logged: Vec<Commit>,
     /// How many of them a sync has claimed or an open has shown.
     durable: usize,
+    /// How many of them were answered with success.
+    answered: usize,
     last_seq: SeqNo,
+    first_needed: SegmentNo,
 }
 
-fn step(random: &mut StdRng, bench: &mut Bench, model: &mut Model) {
-    match random.random_range(0..20) {
-        0 => bench.log.seal(),
-        1 if bench.log.wants_prepared().is_some() => drop(bench.prepare_next()),
-        2 => drop(bench.log.write_proof().unwrap()),
-        3 => {
-            bench.disk.fail("append", std::io::ErrorKind::StorageFull, random.random_range(0..40));
-            bench.append(model.last_seq + 1, 1, 100).unwrap_err();
+/// A log on a disk that can lose its power.
+struct World {
+    disk: Arc<MemFs>,
+    env: Env,
+    log: Log,
+    model: Model,
+    random: StdRng,
+}
+
+impl World {
+    fn new(seed: u64) -> World {
+        let (env, disk) = Env::memory(seed);
+        disk.write_file(&dir().join("LOCK"), b"").unwrap();
+        let log = Log::new(&env, dir(), DB, OPTIONS, LogStart { next: 1, ..LogStart::default() });
+        let model = Model { logged: vec![], durable: 0, answered: 0, last_seq: 0, first_needed: 1 };
+        World { disk, env, log, model, random: StdRng::seed_from_u64(seed) }
+    }
+
+    /// One thing that an engine does. An error is looked at by the caller.
+    fn step(&mut self) -> Result<()> {
+        match self.random.random_range(0..24) {
+            0 => self.log.seal(),
+            1 => self.prepare()?,
+            2 => drop(self.log.write_proof()?),
+            3 => self.append_on_a_full_disk(),
+            4..8 => self.sync()?,
+            8 => self.flush(),
+            _ => self.append()?,
         }
-        4..7 => {
-            if let Some(segment) = bench.log.active() {
-                let claimed = segment.sync().unwrap();
-                model.durable = model.logged.partition_point(|seq| *seq <= claimed);
+        Ok(())
+    }
+
+    fn prepare(&mut self) -> Result<()> {
+        if let Some(number) = self.log.wants_prepared() {
+            let prepared = prepare(&self.env, dir(), DB, number, &OPTIONS)?;
+            if self.random.random_range(0..4) == 0 {
+                self.log.seal();
+                self.append()?;
             }
+            self.log.offer_prepared(prepared);
         }
-        _ => {
-            let first_seq = model.last_seq + random.random_range(1..4);
-            let count = random.random_range(1..5);
-            let bytes = if random.random_range(0..30) == 0 { 70_000 } else { random.random_range(0..900) };
-            bench.append(first_seq, count, bytes).unwrap();
-            model.logged.push(first_seq);
-            model.last_seq = first_seq + u64::from(count) - 1;
+        Ok(())
+    }
+
+    fn append(&mut self) -> Result<()> {
+        let first_seq = self.model.last_seq + self.random.random_range(1..4);
+        let count = self.random.random_range(1..5);
+        let huge = self.random.random_range(0..30) == 0;
+        let bytes = if huge { 70_000 } else { self.random.random_range(0..900) };
+        let result = self.log.append(RecordKind::Batch, first_seq, count, &payload(first_seq, count, bytes));
+        let segment = *result.as_ref().unwrap_or(&SegmentNo::MAX);
+        self.model.logged.push((first_seq, segment));
+        result?;
+        self.model.answered = self.model.logged.len();
+        self.model.last_seq = first_seq + u64::from(count) - 1;
+        Ok(())
+    }
+
+    /// A commit that is refused and must never be seen, whatever part of it was written.
+    fn append_on_a_full_disk(&mut self) {
+        let first_seq = self.model.last_seq + 1;
+        let bytes = self.random.random_range(3000..9000);
+        let spare = self.random.random_range(0..bytes as u64);
+        self.disk.set_capacity(Some(self.disk.used_bytes() + spare));
+        let result = self.log.append(RecordKind::Batch, first_seq, 1, &payload(first_seq, 1, bytes));
+        if let Ok(segment) = result {
+            self.model.logged.push((first_seq, segment));
+            self.model.answered = self.model.logged.len();
+            self.model.last_seq = first_seq;
+        }
+        self.disk.set_capacity(None);
+    }
+
+    fn sync(&mut self) -> Result<()> {
+        if let Some(segment) = self.log.active() {
+            let claimed = segment.sync()?;
+            self.model.durable = self.model.logged.partition_point(|(seq, _)| *seq <= claimed);
+        }
+        Ok(())
+    }
+
+    /// The commits of older segments are in tables now, and the manifest says so.
+    fn flush(&mut self) {
+        let Some(active) = self.log.active() else { return };
+        self.model.first_needed = self.random.random_range(self.model.first_needed..=active.number());
+        let first_needed = self.model.first_needed;
+        let gone = self.model.logged.partition_point(|(_, segment)| *segment < first_needed);
+        self.model.logged.drain(..gone);
+        self.model.durable = self.model.durable.saturating_sub(gone);
+        self.model.answered -= gone;
+        for path in self.log.forget_before(first_needed) {
+            // A disk without power keeps the file; the next open finds it.
+            let _ = self.env.fs.remove(&path);
         }
     }
-}
 
-/// Reads the log after a power cut and holds it against the model, which then continues from what was found.
-fn recover(disk: &Disk, model: &mut Model) -> Replay {
-    sync_segments(&disk.env(), dir(), 1).unwrap();
-    let replay = replay_all(disk).unwrap();
-    let found = seqs(&replay);
-    assert!(found.len() >= model.durable, "{} of {} durable commits", found.len(), model.durable);
-    assert_eq!(found, model.logged[..found.len()], "a prefix");
-    assert_eq!(seqs(&replay_all(disk).unwrap()), found, "again the same");
-    model.durable = found.len();
-    model.logged.truncate(found.len());
-    replay
+    /// The disk after the power came back, the log not yet opened. The power may soon fail again.
+    fn crash(&mut self) -> CrashMode {
+        let mode = CrashMode::ALL[self.random.random_range(0..CrashMode::ALL.len())];
+        self.disk = Arc::new(self.disk.crash_clone(self.random.next_u64(), mode));
+        self.env = Env::simulated(self.disk.clone(), 1);
+        if !matches!(mode, CrashMode::ProcessKill) {
+            self.model.answered = self.model.durable;
+        }
+        if self.random.random_range(0..3) == 0 {
+            self.disk.freeze_at(self.random.random_range(1..20));
+        }
+        mode
+    }
+
+    /// Opens the log as an engine does, and holds it against the model, which goes on from what was found.
+    fn recover(&mut self, mode: CrashMode) -> Result<()> {
+        let model = &mut self.model;
+        sync_segments(&self.env, dir(), model.first_needed)?;
+        let replay = replay(&self.env, dir(), DB, model.first_needed, None).unwrap();
+        let found = seqs(&replay);
+        let expected: Vec<SeqNo> = model.logged.iter().map(|(seq, _)| *seq).collect();
+        assert!(found.len() >= model.answered, "{mode:?}: {found:?} of {expected:?}");
+        assert!(found.len() >= model.durable, "{mode:?}: {found:?} of {expected:?}");
+        assert_eq!(found[..], expected[..found.len()], "{mode:?}: a prefix");
+
+        model.logged = replay
+            .segments
+            .iter()
+            .flat_map(|segment| segment.batches.iter().map(|batch| (batch.first_seq, segment.number)))
+            .collect();
+        (model.durable, model.answered) = (found.len(), found.len());
+        model.last_seq = model.last_seq.max(replay.last_seq);
+        for number in replay.unused.iter().chain(&replay.obsolete) {
+            let _ = self.env.fs.remove(&segment_path(dir(), *number));
+        }
+        self.log = Log::new(&self.env, dir(), DB, OPTIONS, replay.start);
+        Ok(())
+    }
+
+    /// Works until the power fails.
+    fn work(&mut self) {
+        self.disk.freeze_at(self.random.random_range(1..120));
+        while !self.disk.is_frozen() {
+            if let Err(error) = self.step() {
+                assert!(self.disk.is_frozen(), "{error}");
+            }
+        }
+    }
 }
 
 #[test]
 fn power_cuts_in_a_row_take_only_what_was_not_durable() {
-    let mut random = StdRng::seed_from_u64(seed());
-    for _ in 0..40 {
-        let mut model = Model::default();
-        let mut bench = Bench::new();
+    let mut seeds = StdRng::seed_from_u64(seed());
+    for _ in 0..60 {
+        let mut world = World::new(seeds.next_u64());
         for _ in 0..12 {
-            for _ in 0..random.random_range(0..40) {
-                step(&mut random, &mut bench, &mut model);
+            world.work();
+            let mut mode = world.crash();
+            while world.recover(mode).is_err() {
+                assert!(world.disk.is_frozen());
+                mode = world.crash();
             }
-            let disk = crash(&mut random, &bench.disk);
-            let replay = recover(&disk, &mut model);
-            if random.random_range(0..2) == 0 {
-                replay.unused.iter().for_each(|number| disk.delete(&format!("{number:06}.wal")));
-            }
-            model.last_seq = model.last_seq.max(replay.last_seq);
-            bench = Bench::with(disk, OPTIONS, replay.start);
         }
+    }
+}
+
+#[test]
+fn a_closed_log_is_read_back_whole_from_any_power_cut() {
+    let mut seeds = StdRng::seed_from_u64(seed());
+    for _ in 0..40 {
+        let mut world = World::new(seeds.next_u64());
+        for _ in 0..40 {
+            world.step().unwrap();
+        }
+        world.log.close().unwrap();
+        world.model.durable = world.model.logged.len();
+        let mode = world.crash();
+        world.disk.thaw();
+        world.recover(mode).unwrap();
+        assert_eq!(world.model.durable, world.model.logged.len());
     }
 }
