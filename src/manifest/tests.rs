@@ -2,7 +2,12 @@
 
 mod apply;
 mod codec;
+mod crash;
+mod damage;
+mod format;
+mod log;
 mod tree;
+mod world;
 
 use super::*;
 use crate::base::key::{KeyRef, Trailer};
