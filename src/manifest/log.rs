@@ -39,13 +39,13 @@ pub(crate) fn is_manifest_file(name: &str) -> bool {
     NAMES.contains(&name) || TEMPORARY_NAMES.contains(&name)
 }
 
-/// When copies are rewritten. Small in tests.
+/// When copies are rewritten. Small in tests, so that a few edits lead there.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Limits {
+pub(crate) struct Limits {
     /// A copy is rewritten when it would exceed this length, and twice its snapshot.
-    pub(super) rewrite_bytes_min: u64,
+    pub(crate) rewrite_bytes_min: u64,
     /// Space reserved beyond that length, for when there is no room to rewrite.
-    pub(super) reserve_bytes: u64,
+    pub(crate) reserve_bytes: u64,
 }
 
 impl Default for Limits {
@@ -107,7 +107,8 @@ impl Manifest {
         Manifest::create_with(env, dir, db, first, Limits::default())
     }
 
-    pub(super) fn create_with(
+    /// [`create`](Self::create) with other limits.
+    pub(crate) fn create_with(
         env: &Env,
         dir: &Path,
         db: DbId,
@@ -144,7 +145,8 @@ impl Manifest {
         Manifest::read_with(env, dir, Limits::default())
     }
 
-    pub(super) fn read_with(env: &Env, dir: &Path, limits: Limits) -> Result<Option<Loaded>> {
+    /// [`read`](Self::read) with other limits.
+    pub(crate) fn read_with(env: &Env, dir: &Path, limits: Limits) -> Result<Option<Loaded>> {
         let [path_a, path_b] = paths(dir, NAMES);
         let sides = [read_side(env, &path_a)?, read_side(env, &path_b)?];
         if let [Side::Missing, Side::Missing] = sides {

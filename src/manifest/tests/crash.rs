@@ -169,3 +169,42 @@ fn what_was_read_after_a_kill_survives_a_power_cut() {
     let synced = Arc::new(killed.crash_clone(1, CrashMode::SyncedOnly));
     assert_eq!(state(&read(&env_of(&synced)).unwrap().unwrap().version), states[3]);
 }
+
+/// One database, a crash after every few operations, hundreds of times in a row.
+#[test]
+fn a_long_chain_of_crashes_loses_nothing() {
+    let mut rng = seeded(8);
+    let (_, mut disk) = world();
+    let (mut acknowledged, mut issued) = (0u64, 0u64);
+    for round in 0..600 {
+        disk.freeze_at(rng.random_range(1..40));
+        let env = env_of(&disk);
+        let what = format!("round {round}, {acknowledged} of {issued}");
+        // Fails with the power, sooner or later.
+        let outcome = (|| {
+            let (mut manifest, mut version) = match open(&env)? {
+                Some((manifest, version)) => {
+                    let log = version.log_number;
+                    assert!((acknowledged..=issued).contains(&log), "{what}: found {log}");
+                    (acknowledged, issued) = (log, log);
+                    (manifest, version)
+                }
+                None => {
+                    assert_eq!(acknowledged, 0, "{what}");
+                    create(&env)?
+                }
+            };
+            loop {
+                issued = acknowledged + 1;
+                version = manifest.append(&version, &Edit(vec![EditOp::LogNumber(issued)]))?;
+                acknowledged = issued;
+            }
+        })();
+        let _power_failed: crate::base::error::Result<()> = outcome;
+        assert!(disk.is_frozen(), "{what}");
+        disk.thaw();
+        let mode = CrashMode::ALL[rng.random_range(0..CrashMode::ALL.len())];
+        disk = Arc::new(disk.crash_clone(rng.random(), mode));
+    }
+    assert!(acknowledged > 1000, "{acknowledged}");
+}

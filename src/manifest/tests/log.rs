@@ -244,3 +244,30 @@ fn a_copy_that_cannot_be_read_is_healed_and_one_that_cannot_be_opened_is_an_erro
     assert_eq!(with_fault(Op::Read, 2).err().unwrap().kind(), ErrorKind::Io);
     assert_eq!(with_fault(Op::Open, 1).err().unwrap().kind(), ErrorKind::Io);
 }
+
+#[test]
+fn a_real_disk_behaves_the_same() {
+    let directory = tempfile::tempdir().unwrap();
+    let (env, dir) = (Env::os(), directory.path());
+    let states = states(12);
+    let (mut manifest, mut version) = Manifest::create_with(&env, dir, DB, &edit(0), TINY).unwrap();
+    for index in 1..12 {
+        if index == 4 || index == 9 {
+            manifest.close().unwrap();
+            Manifest::sync_existing(&env, dir).unwrap();
+            let loaded = Manifest::read_with(&env, dir, TINY).unwrap().unwrap();
+            assert!(loaded.version == version && !loaded.needs_heal() && loaded.dropped_bytes == 0);
+            manifest = loaded.manifest;
+        }
+        version = manifest.append(&version, &edit(index)).unwrap();
+        assert_eq!(state(&version), states[index + 1]);
+    }
+    let names: Vec<String> = env.fs.list(dir).unwrap().into_iter().map(|entry| entry.name).collect();
+    assert_eq!(names, ["MANIFEST-A", "MANIFEST-B"]);
+    env.fs.remove(&dir.join("MANIFEST-A")).unwrap();
+    let mut loaded = Manifest::read_with(&env, dir, TINY).unwrap().unwrap();
+    assert!(loaded.version == version && loaded.damaged.len() == 1);
+    let healed = loaded.manifest.heal(&version).unwrap();
+    let again = Manifest::read_with(&env, dir, TINY).unwrap().unwrap();
+    assert!(again.version == healed && !again.needs_heal());
+}
