@@ -259,7 +259,7 @@ impl Rig {
     fn crash(&mut self, mode: CrashMode) {
         let next = Arc::new(self.fs.crash_clone(self.random.next(), mode));
         // What the old process still does happens on a disk that nobody looks at again.
-        self.fs.freeze_at(0);
+        self.fs.freeze_at(1);
         drop(self.db.take());
         self.fs = next;
         self.env = Env::simulated(self.fs.clone(), self.random.next());
@@ -269,7 +269,8 @@ impl Rig {
     /// losses are allowed in the end: a power failure during the recovery from a kill is a power failure.
     fn recover(&mut self, mut allowed: CrashMode) -> CrashMode {
         for _ in 0..self.random.below(3) {
-            self.fs.freeze_at(self.fs.mutations() + self.random.below(30));
+            let after = 1 + self.random.below(30);
+            self.fs.freeze_at(after);
             let options = self.options();
             match options.open(DIR) {
                 Ok(db) => self.db = Some(db),
@@ -359,7 +360,8 @@ fn chain(seed: u64, cycles: u64) {
         rig.what = format!("ESKER_SEED={seed} cycle {cycle}");
         let at_operation = rig.random.chance(60);
         if at_operation {
-            rig.fs.freeze_at(rig.fs.mutations() + rig.random.below(200));
+            let after = 1 + rig.random.below(200);
+            rig.fs.freeze_at(after);
         }
         let steps = rig.random.below(80);
         rig.work(steps);
@@ -389,7 +391,7 @@ fn a_crash_while_creating_leaves_nothing_that_blocks_the_next_open() {
         for mode in CrashMode::ALL {
             let fs = Arc::new(MemFs::new());
             let mut random = Random::new(at);
-            fs.freeze_at(at);
+            fs.freeze_at(at + 1);
             let env = Env::simulated(fs.clone(), 7);
             let first = options(&env, &mut random, CompactionStyle::default()).open(DIR);
             let complete = first.is_ok() && !fs.is_frozen();
@@ -416,7 +418,7 @@ fn a_frozen_disk_refuses_writes_and_serves_reads() {
     let env = Env::simulated(fs.clone(), 1);
     let db = options(&env, &mut Random::new(1), CompactionStyle::default()).open(DIR).expect("create");
     db.put("k", "v").expect("write");
-    fs.freeze_at(0);
+    fs.freeze_at(1);
     let error = db.put("k", "w").expect_err("the disk is frozen");
     assert!(matches!(error.kind(), ErrorKind::OutcomeUnknown | ErrorKind::Io | ErrorKind::Poisoned), "{error}");
     assert_eq!(db.get("k").expect("read").expect("present"), "v");
