@@ -4,13 +4,13 @@
 //! simulation walks the same path in an order of its choosing. Flushes come first and one thread does nothing else,
 //! so that a long compaction cannot hold up writes.
 
-use super::core::{Compacting, Core, State};
+use super::core::{Core, State};
 use super::events::Event;
 use super::keyspace::KeyspaceCore;
-use crate::base::error::{Error, ErrorKind};
+use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::types::{KeyspaceId, SegmentNo};
-use crate::compaction::{Task, pick};
-use crate::manifest::TableMeta;
+use crate::compaction::{Running, Task, pick};
+use crate::wal;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -116,7 +116,7 @@ impl Core {
                 state.flushing.insert(keyspace.id);
             }
             Job::Compact(keyspace, task) => {
-                state.compacting.push(Compacting { keyspace: keyspace.id, task: Arc::clone(task) });
+                state.start_compaction(keyspace.id, task);
             }
             _ => {}
         }
@@ -169,13 +169,9 @@ impl Core {
 
     fn compaction_candidate_locked(&self, state: &State) -> Option<(Arc<KeyspaceCore>, Arc<Task>)> {
         for keyspace in state.keyspaces.values() {
-            if state.manual.contains(&keyspace.id) {
-                continue;
-            }
-            let busy = |number| state.is_busy(number);
-            let view = keyspace.view();
-            let Some(task) = pick(&view.tree, &keyspace.shape, &busy) else { continue };
-            if !state.conflicts(keyspace.id, &task) {
+            let none = Running::default();
+            let running = state.compacting.get(&keyspace.id).unwrap_or(&none);
+            if let Some(task) = pick(&keyspace.view().tree, &keyspace.shape, running) {
                 return Some((Arc::clone(keyspace), Arc::new(task)));
             }
         }
@@ -207,7 +203,7 @@ impl Core {
                 Job::Flush(keyspace) => {
                     state.flushing.remove(&keyspace.id);
                 }
-                Job::Compact(_, task) => state.compacting.retain(|other| !Arc::ptr_eq(&other.task, task)),
+                Job::Compact(keyspace, task) => state.end_compaction(keyspace.id, task, is_damage(&outcome)),
                 _ => {}
             }
             match &outcome {
@@ -236,11 +232,7 @@ impl Core {
     }
 
     fn note_failure_locked(&self, state: &mut State, job: &Job, error: &Error) {
-        if let Job::Compact(_, task) = job
-            && matches!(error.kind(), ErrorKind::Corruption | ErrorKind::VersionUnsupported)
-        {
-            // Trying again cannot help; the inputs stay readable where they are sound.
-            state.unreadable.extend(task.inputs.iter().flat_map(|input| &input.tables).map(|table| table.number));
+        if matches!(job, Job::Compact(..)) && (error.kind() == ErrorKind::Closed || is_damage(&Err(error.clone()))) {
             return;
         }
         let pause = state.retry_pause.saturating_mul(2).clamp(RETRY_PAUSE_MIN, RETRY_PAUSE_MAX);
@@ -251,7 +243,7 @@ impl Core {
         }
     }
 
-    fn execute(&self, job: &Job) -> crate::base::error::Result<()> {
+    fn execute(&self, job: &Job) -> Result<()> {
         match job {
             Job::Prepare(segment) => self.prepare_segment(*segment),
             Job::Flush(keyspace) => self.flush(keyspace),
@@ -263,7 +255,7 @@ impl Core {
     }
 
     /// Waits until nothing is left to do in the background.
-    pub(crate) fn wait_for_background(&self) -> crate::base::error::Result<()> {
+    pub(crate) fn wait_for_background(&self) -> Result<()> {
         if !self.has_threads() {
             while self.run_one_job() {
                 self.health.check_not_poisoned()?;
@@ -303,7 +295,7 @@ impl Core {
         Some(Duration::from_nanos(self.stats.last_sync_nanos.load(Ordering::Relaxed)).saturating_add(interval))
     }
 
-    fn periodic_sync(&self) -> crate::base::error::Result<()> {
+    fn periodic_sync(&self) -> Result<()> {
         let now = u64::try_from(self.env.clock.now().as_nanos()).unwrap_or(u64::MAX);
         self.stats.last_sync_nanos.store(now, Ordering::Relaxed);
         self.sync()
@@ -336,7 +328,7 @@ impl Core {
     }
 
     /// Writes a record that says how far the log is durable, so that damage before it cannot pass for a torn tail.
-    fn prove_sync(&self) -> crate::base::error::Result<()> {
+    fn prove_sync(&self) -> Result<()> {
         self.proof_due.store(0, Ordering::Relaxed);
         let syncs = self.pipeline.syncs();
         if self.stats.proven_syncs.swap(syncs, Ordering::Relaxed) != syncs && self.pipeline.has_unsynced() {
@@ -347,14 +339,17 @@ impl Core {
         let segment = {
             let mut commit = self.commit.lock();
             let Some(segment) = commit.log.active() else { return Ok(()) };
-            if let Err(error) = commit.log.write_proof() {
-                if commit.log.is_broken() {
+            match commit.log.write_proof() {
+                Ok(true) => segment,
+                Ok(false) => return Ok(()),
+                Err(error) => {
                     drop(commit);
-                    self.poison(&error);
+                    if error.kind() == ErrorKind::Poisoned {
+                        self.poison(&error);
+                    }
+                    return Err(error);
                 }
-                return Err(error);
             }
-            segment
         };
         if let Err(error) = segment.sync() {
             self.poison(&error);
@@ -363,60 +358,35 @@ impl Core {
         Ok(())
     }
 
-    fn prepare_segment(&self, number: SegmentNo) -> crate::base::error::Result<()> {
-        let (options, db) = {
-            let commit = self.commit.lock();
-            if commit.log.wants_prepared() != Some(number) {
-                return Ok(());
-            }
-            (commit.log.options().clone(), commit.log.db())
-        };
-        let prepared = crate::wal::prepare(&self.env, &self.dir, db, number, &options)?;
+    fn prepare_segment(&self, number: SegmentNo) -> Result<()> {
+        if self.commit.lock().log.wants_prepared() != Some(number) {
+            return Ok(());
+        }
+        let prepared = wal::prepare(&self.env, &self.dir, self.db_id, number, &self.log_options())?;
         self.commit.lock().log.offer_prepared(prepared);
         Ok(())
     }
 }
 
 impl State {
-    /// Whether a table takes part in a compaction or is to be left alone.
-    pub(crate) fn is_busy(&self, number: u64) -> bool {
-        self.unreadable.contains(&number)
-            || self
-                .compacting
-                .iter()
-                .flat_map(|running| &running.task.inputs)
-                .flat_map(|input| &input.tables)
-                .any(|table| table.number == number)
+    /// Notes that a compaction begins.
+    pub(crate) fn start_compaction(&mut self, keyspace: KeyspaceId, task: &Arc<Task>) {
+        self.compacting.entry(keyspace).or_default().add(Arc::clone(task));
+        self.compactions = self.compactions.saturating_add(1);
     }
 
-    /// Whether a task would write into key ranges of a level that a running one also reads from or writes to.
-    pub(crate) fn conflicts(&self, keyspace: KeyspaceId, task: &Task) -> bool {
-        let range = key_range(task);
-        self.compacting.iter().filter(|running| running.keyspace == keyspace).any(|running| {
-            let other = &running.task;
-            let levels_meet = touches(other, task.output_level) || touches(task, other.output_level);
-            levels_meet && overlap(&range, &key_range(other))
-        })
+    /// Notes that a compaction ended. After damage in its inputs its tables stay marked: trying again cannot help,
+    /// and what is sound in them stays readable.
+    pub(crate) fn end_compaction(&mut self, keyspace: KeyspaceId, task: &Arc<Task>, damaged: bool) {
+        self.compactions = self.compactions.saturating_sub(1);
+        if !damaged && let Some(running) = self.compacting.get_mut(&keyspace) {
+            running.remove(task);
+        }
     }
 }
 
-fn touches(task: &Task, level: u8) -> bool {
-    task.output_level == level || task.inputs.iter().any(|input| input.level == level)
-}
-
-type KeyRange = Option<(Vec<u8>, Vec<u8>)>;
-
-/// Smallest and largest user key of a task's inputs.
-fn key_range(task: &Task) -> KeyRange {
-    let tables = || task.inputs.iter().flat_map(|input| &input.tables).map(|table| -> &TableMeta { table });
-    let smallest = tables().map(|table| &table.smallest.user).min()?;
-    let largest = tables().map(|table| &table.largest.user).max()?;
-    Some((smallest.to_vec(), largest.to_vec()))
-}
-
-fn overlap(a: &KeyRange, b: &KeyRange) -> bool {
-    match (a, b) {
-        (Some((a_low, a_high)), Some((b_low, b_high))) => a_low <= b_high && b_low <= a_high,
-        _ => false,
-    }
+/// Whether a job failed for what is on the disk and will be there the next time too.
+pub(crate) fn is_damage(outcome: &Result<()>) -> bool {
+    let kind = outcome.as_ref().err().map(Error::kind);
+    matches!(kind, Some(ErrorKind::Corruption | ErrorKind::VersionUnsupported))
 }

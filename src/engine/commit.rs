@@ -10,7 +10,7 @@ use crate::base::key::Trailer;
 use crate::base::types::{KEY_BYTES_MAX, KeyspaceId, SEQ_MAX, SegmentNo, SeqNo, VALUE_BYTES_MAX};
 use crate::memtable::{ActiveMemtable, Place};
 use crate::record::RecordKind;
-use crate::wal::{FrozenBatch, ops};
+use crate::wal::{BatchError, FrozenBatch, ops};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -138,7 +138,7 @@ impl Core {
         let segment = match appended {
             Ok(segment) => segment,
             Err(error) => {
-                if commit.log.is_broken() {
+                if error.kind() == ErrorKind::Poisoned {
                     self.poison(&error);
                 }
                 return Err(error);
@@ -161,13 +161,11 @@ impl Core {
 
     /// Puts the batch's entries into their memtables. They are invisible until published.
     fn apply(&self, batch: &FrozenBatch, reserved: &Reserved) -> Result<()> {
-        let malformed = |why: &str| {
-            Error::corrupt(Path::new("(batch in memory)"), None, "a well-formed batch", why)
-        };
+        let malformed = |error: BatchError| error.into_error(Path::new("(batch in memory)"), 0);
         let mut seq = reserved.first_seq;
-        for op in ops(&batch.bytes).map_err(|error| malformed(&error.to_string()))? {
-            let op = op.map_err(|error| malformed(&error.to_string()))?;
-            let memtable = reserved.memtables.of(op.keyspace).ok_or_else(|| malformed("an unlisted keyspace"))?;
+        for op in ops(&batch.bytes).map_err(malformed)? {
+            let op = op.map_err(malformed)?;
+            let memtable = reserved.memtables.of(op.keyspace).ok_or_else(|| malformed(BatchError::Malformed("an unlisted keyspace")))?;
             let place = Place {
                 key_start: op.key_start,
                 key_len: op.key.len(),

@@ -1,12 +1,13 @@
 //! Compaction as the engine sees it: run a task that the policy chose, install what it answers; and `compact_range`.
 
-use super::core::{Compacting, Core};
+use super::background::is_damage;
+use super::core::Core;
 use super::events::Event;
-use super::flush::Change;
+use super::flush::{Change, Purpose};
 use super::keyspace::KeyspaceCore;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::sync::{Mutex, Rank};
-use crate::compaction::{self, Epoch, Task, manual};
+use crate::compaction::{self, Epoch, Goal, Manual, Running, Task, manual};
 use crate::env::Clock;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +25,7 @@ impl Core {
             ));
         }
         let outcome =
-            self.with_context(keyspace, &tree, self.options.rate_limit, |context| compaction::run(task, context))?;
+            self.with_context(keyspace, &tree, Purpose::Compaction, |context| compaction::run(task, context))?;
         drop(tree);
         let epoch = match task.output_epoch {
             Epoch::New => None,
@@ -70,61 +71,51 @@ impl Core {
         least > 0 && self.env.fs.free_space(&self.dir).is_ok_and(|free| free < least)
     }
 
-    /// Rewrites a range of a keyspace into one run, dropping everything that no reader needs.
+    /// Rewrites a range of a keyspace into one run, dropping everything that no reader needs. `hi` is inclusive.
     pub(crate) fn compact_range(
         &self,
         keyspace: &Arc<KeyspaceCore>,
-        lower: Option<&[u8]>,
-        upper: Option<&[u8]>,
+        lo: Option<&[u8]>,
+        hi: Option<&[u8]>,
     ) -> Result<()> {
         self.health.check_writable()?;
         self.flush_keyspace(keyspace)?;
-        self.state.lock().manual.insert(keyspace.id);
-        let result = self.compact_range_steps(keyspace, lower, upper);
-        let mut state = self.state.lock();
-        state.manual.remove(&keyspace.id);
-        self.work.notify_all();
-        drop(state);
-        result
-    }
-
-    fn compact_range_steps(
-        &self,
-        keyspace: &Arc<KeyspaceCore>,
-        lower: Option<&[u8]>,
-        upper: Option<&[u8]>,
-    ) -> Result<()> {
-        self.wait_for_compactions_of(keyspace)?;
+        let goal = Goal { lo, hi, seq_max: self.pipeline.visible(), files_below: self.files.next() };
         loop {
             keyspace.check_exists()?;
             self.health.check_writable()?;
-            let task = {
-                let mut state = self.state.lock();
-                let Some(task) = manual(&keyspace.view().tree, &keyspace.shape, lower, upper) else { return Ok(()) };
-                let task = Arc::new(task);
-                state.running = state.running.saturating_add(1);
-                state.compacting.push(Compacting { keyspace: keyspace.id, task: Arc::clone(&task) });
-                task
-            };
-            let result = self.compact(keyspace, &task);
             let mut state = self.state.lock();
-            state.running = state.running.saturating_sub(1);
-            state.compacting.retain(|other| !Arc::ptr_eq(&other.task, &task));
-            self.progress.notify_all();
-            self.work.notify_all();
-            drop(state);
-            result?;
+            let none = Running::default();
+            let running = state.compacting.get(&keyspace.id).unwrap_or(&none);
+            match manual(&keyspace.view().tree, &keyspace.shape, running, &goal) {
+                Manual::Done => return Ok(()),
+                Manual::Wait if state.compactions == 0 => {
+                    let message = "tables of the range are damaged; verify names them";
+                    return Err(Error::new(ErrorKind::Corruption, message));
+                }
+                Manual::Wait => {
+                    self.progress.wait_for(&mut state, Duration::from_millis(500));
+                }
+                Manual::Step(task) => {
+                    let task = Arc::new(task);
+                    state.start_compaction(keyspace.id, &task);
+                    state.running = state.running.saturating_add(1);
+                    drop(state);
+                    self.manual_step(keyspace, &task)?;
+                }
+            }
         }
     }
 
-    /// No new compaction of the keyspace starts while `manual` holds it; waits for those that run.
-    fn wait_for_compactions_of(&self, keyspace: &KeyspaceCore) -> Result<()> {
+    fn manual_step(&self, keyspace: &Arc<KeyspaceCore>, task: &Arc<Task>) -> Result<()> {
+        let result = self.compact(keyspace, task);
         let mut state = self.state.lock();
-        while state.compacting.iter().any(|running| running.keyspace == keyspace.id) {
-            self.health.check_open()?;
-            self.progress.wait_for(&mut state, Duration::from_millis(500));
-        }
-        Ok(())
+        state.running = state.running.saturating_sub(1);
+        state.end_compaction(keyspace.id, task, is_damage(&result));
+        self.update_stall_locked(&state);
+        self.progress.notify_all();
+        self.work.notify_all();
+        result
     }
 
     /// Freezes what a keyspace holds in memory and returns when it is in tables.

@@ -17,11 +17,11 @@ use super::tables::Tables;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::sync::{Condvar, Mutex, Rank};
 use crate::base::types::{DbId, FileNo, KeyspaceId, SegmentNo, SeqNo};
-use crate::compaction::Task;
+use crate::compaction::Running;
 use crate::env::{Env, FileLock};
 use crate::manifest::{Edit, EditOp, Manifest, Version};
 use crate::memtable::{ActiveMemtable, Memtable};
-use crate::wal::{Log, Segment};
+use crate::wal::{Log, LogOptions, Segment};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -91,26 +91,17 @@ pub(crate) struct State {
     pub(crate) keyspaces: BTreeMap<KeyspaceId, Arc<KeyspaceCore>>,
     /// Keyspaces being flushed.
     pub(crate) flushing: BTreeSet<KeyspaceId>,
-    /// Compactions running.
-    pub(crate) compacting: Vec<Compacting>,
-    /// Tables that a compaction could not read: left alone until the next open.
-    pub(crate) unreadable: BTreeSet<FileNo>,
+    /// Compactions under way, and those that met damage: their tables are left alone until the next open.
+    pub(crate) compacting: BTreeMap<KeyspaceId, Running>,
+    /// Compactions under way.
+    pub(crate) compactions: usize,
     /// Jobs running, of any kind.
     pub(crate) running: usize,
-    /// Keyspaces that `compact_range` works on by hand.
-    pub(crate) manual: BTreeSet<KeyspaceId>,
     /// No new jobs are started.
     pub(crate) closing: bool,
     /// After a failed job: when to try again (clock), and how long the next pause is.
     pub(crate) retry_at: Option<Duration>,
     pub(crate) retry_pause: Duration,
-}
-
-/// A running compaction.
-#[derive(Debug)]
-pub(crate) struct Compacting {
-    pub(crate) keyspace: KeyspaceId,
-    pub(crate) task: Arc<Task>,
 }
 
 /// Numbers of table files, reserved in durable ranges before use.
@@ -126,6 +117,11 @@ impl FileNumbers {
     /// Everything below `first` may have been used.
     pub(crate) fn new(first: FileNo) -> FileNumbers {
         FileNumbers { next: AtomicU64::new(first), reserved: AtomicU64::new(first) }
+    }
+
+    /// Numbers from here on are not used yet.
+    pub(crate) fn next(&self) -> FileNo {
+        self.next.load(Ordering::Acquire)
     }
 }
 
@@ -145,8 +141,8 @@ impl Core {
         Ok(number)
     }
 
-    /// Makes an edit durable in both copies of the manifest. A failure poisons the engine: what is in the manifest is
-    /// then unknown, and nothing may be deleted or built upon.
+    /// Makes an edit durable in both copies of the manifest. A failed write or sync poisons the engine: what is in the
+    /// manifest is then unknown, and nothing may be deleted or built upon. A full disk changes nothing.
     pub(crate) fn append_edit_locked(&self, manifest: &mut ManifestState, edit: &Edit) -> Result<()> {
         self.health.check_not_poisoned()?;
         if !self.lock.is_intact() {
@@ -160,7 +156,10 @@ impl Core {
                 Ok(())
             }
             Err(error) => {
-                self.poison(&error);
+                let harmless = [ErrorKind::NoSpace, ErrorKind::InvalidArgument, ErrorKind::LimitExceeded];
+                if !harmless.contains(&error.kind()) {
+                    self.poison(&error);
+                }
                 Err(error)
             }
         }
@@ -246,6 +245,11 @@ impl Core {
             oldest = waiting.chain(active.first_segment).fold(oldest, SegmentNo::min);
         }
         oldest
+    }
+
+    /// How log segments are made.
+    pub(crate) fn log_options(&self) -> LogOptions {
+        LogOptions { segment_bytes: self.options.wal_segment_bytes, mapped: self.options.wal_mapped }
     }
 
     /// Emits an event. No engine lock may be held.

@@ -9,6 +9,7 @@ use super::events::Event;
 use super::keyspace::{Frozen, KeyspaceCore, View};
 use super::tables::table_path;
 use crate::base::error::{Error, ErrorKind, Result};
+use crate::base::sync::{Mutex, Rank};
 use crate::base::types::{KeyspaceId, SegmentNo, SeqNo};
 use crate::compaction::{Context, write_run};
 use crate::manifest::{Edit, EditOp, TableMeta, Tree, Version};
@@ -27,7 +28,7 @@ impl Core {
         self.pipeline.wait_published(last_seq)?;
         let entries = frozen.iter().fold(0u64, |sum, one| sum.saturating_add(one.memtable.len() as u64));
         let merge = Merge::new(frozen.iter().map(|one| one.memtable.iter()).collect());
-        let outcome = self.with_context(keyspace, &view.tree, 0, |context| write_run(context, merge))?;
+        let outcome = self.with_context(keyspace, &view.tree, Purpose::Flush, |context| write_run(merge, entries, true, context))?;
         drop(view);
 
         if let Err(error) = self.pipeline.sync_to(last_seq) {
@@ -36,6 +37,7 @@ impl Core {
             return Err(error);
         }
         let bytes = outcome.bytes_written;
+        let raw_bytes = outcome.added.iter().fold(bytes, |sum, table| sum.max(table.raw_bytes));
         let added: Vec<_> = outcome.added.iter().map(|table| (0, None, table.clone())).collect();
         let change = Change { added, removed: Vec::new(), flushed: Some((last_seq, &frozen)) };
         let installed = self.install(keyspace, &change);
@@ -49,7 +51,7 @@ impl Core {
         }
         self.garbage.add_memtables(frozen);
         let took = self.env.clock.now().saturating_sub(start);
-        self.stall.drained(outcome.raw_bytes.max(bytes), took);
+        self.stall.drained(raw_bytes, took);
         self.stats.flushes.add(1);
         self.stats.bytes_flushed.add(bytes);
         self.emit(&Event::Flushed {
@@ -103,12 +105,14 @@ impl Core {
         &self,
         keyspace: &KeyspaceCore,
         tree: &Tree,
-        rate_limit: u64,
+        purpose: Purpose,
         work: impl FnOnce(&Context<'_>) -> Result<R>,
     ) -> Result<R> {
         let (snapshots, visible) = self.registry.sample(&self.pipeline);
+        let rate_limit = if purpose == Purpose::Compaction { self.options.rate_limit } else { 0 };
         let pacer = Pacer::new(&*self.env.clock, rate_limit);
-        work(&Context {
+        let leftovers = Mutex::new(Rank::Leaf, Vec::new());
+        let result = work(&Context {
             env: &self.env,
             dir: &self.dir,
             db: self.db_id,
@@ -117,12 +121,29 @@ impl Core {
             snapshots: &snapshots,
             visible,
             open: &|meta| self.tables.get(meta),
+            path_of: &|number| table_path(&self.dir, number),
             next_file: &|| self.next_file(),
             cancelled: &|| self.cancel.load(Ordering::Acquire) || keyspace.is_dropped(),
             throttle: &|bytes| pacer.pace(bytes),
+            leftover: &|path, _| leftovers.lock().push(path.to_path_buf()),
             target_table_bytes: keyspace.shape.target_table_bytes,
-        })
+            max_compaction_bytes: keyspace.shape.max_compaction_bytes,
+            // Data that cannot stay in memory anyway must not push out what readers use.
+            uncached: purpose == Purpose::Compaction && tree.bytes() > self.options.memory_budget.saturating_mul(8),
+        });
+        // What could not be removed at once is tried again with the rest of the garbage.
+        self.garbage.add_files(std::mem::take(&mut *leftovers.lock()));
+        result
     }
+}
+
+/// What tables are written for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// A flush: never slowed.
+    Flush,
+    /// A compaction: kept at the rate limit.
+    Compaction,
 }
 
 /// A change of a keyspace's tree: tables in, tables out, memtables that the new tables replace.

@@ -19,14 +19,18 @@ use super::stall::Stall;
 use super::stats::Counters;
 use super::tables::{Tables, parse_table_name};
 use crate::base::error::{Error, ErrorKind, Result};
+use crate::base::key::Trailer;
 use crate::base::random::SplitMix64;
+use crate::base::slice::Slice;
 use crate::base::sync::{Condvar, Mutex, Rank};
 use crate::base::types::{DbId, FileNo, KeyspaceId, SegmentNo, SeqNo};
 use crate::cache::BlockCache;
 use crate::env::{DirEntry, Env, FileLock, JoinHandle, OsFs};
-use crate::manifest::{Edit, Manifest, Version};
+use crate::manifest::{Edit, Manifest, Version, is_manifest_file};
 use crate::memtable::{ActiveMemtable, Memtable, RunEntry};
-use crate::wal::{Log, LogOptions, LogStart, Replay, parse_segment_name, replay, segment_path, sync_segments};
+use crate::wal::{
+    Log, LogOptions, LogStart, Replay, ReplayedBatch, ops, parse_segment_name, replay, segment_path, sync_segments,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -45,7 +49,10 @@ struct Recovered {
     /// Files that nothing names.
     orphans: Vec<PathBuf>,
     next_file: FileNo,
+    /// What was wrong with copies of the manifest.
     damaged: Vec<Error>,
+    /// Whether the copies must be written again before anything else.
+    needs_heal: bool,
 }
 
 /// Opens or creates the database in a directory.
@@ -70,7 +77,7 @@ pub(crate) fn open(options: Options, dir: &Path) -> Result<super::Db> {
 fn claim_directory(env: &Env, options: &Options, dir: &Path) -> Result<Box<dyn FileLock>> {
     let exists = env.fs.exists(dir).map_err(|error| Error::io("open", dir, error))?;
     let entries = if exists { list(env, dir)? } else { Vec::new() };
-    let has_manifest = entries.iter().any(|entry| Manifest::is_copy_name(&entry.name));
+    let has_manifest = entries.iter().any(|entry| is_copy(&entry.name));
     if !has_manifest {
         if let Some(foreign) = entries.iter().find(|entry| !is_leftover(&entry.name)) {
             return Err(Error::new(
@@ -93,9 +100,19 @@ fn claim_directory(env: &Env, options: &Options, dir: &Path) -> Result<Box<dyn F
     })
 }
 
+/// Whether a file is a copy of the manifest.
+fn is_copy(name: &str) -> bool {
+    is_manifest_file(name) && !is_temporary(name)
+}
+
+/// Whether a file is a copy of the manifest that was being written.
+fn is_temporary(name: &str) -> bool {
+    is_manifest_file(name) && name.ends_with(".tmp")
+}
+
 /// What an interrupted creation may have left behind.
 fn is_leftover(name: &str) -> bool {
-    name == LOCK_NAME || Manifest::is_temporary_name(name)
+    name == LOCK_NAME || is_temporary(name)
 }
 
 /// Makes the new directories durable, from the one that existed down to the new one's parent.
@@ -109,6 +126,10 @@ fn sync_created(env: &Env, anchor: &Path, dir: &Path) -> Result<()> {
     Ok(())
 }
 
+fn no_manifest(dir: &Path) -> Error {
+    Error::corrupt(&dir.join("MANIFEST-A"), None, "a manifest", "neither copy")
+}
+
 fn list(env: &Env, dir: &Path) -> Result<Vec<DirEntry>> {
     env.fs.list(dir).map_err(|error| Error::io("list", dir, error))
 }
@@ -116,11 +137,11 @@ fn list(env: &Env, dir: &Path) -> Result<Vec<DirEntry>> {
 /// Reads the database; `None` when there is no manifest yet.
 fn find(env: &Env, dir: &Path) -> Result<Option<Recovered>> {
     let entries = list(env, dir)?;
-    if !entries.iter().any(|entry| Manifest::is_copy_name(&entry.name)) {
+    if !entries.iter().any(|entry| is_copy(&entry.name)) {
         return Ok(None);
     }
-    let loaded = Manifest::read(env, dir)?;
-    if loaded.damaged.is_empty()
+    let Some(loaded) = Manifest::read(env, dir)? else { return Ok(None) };
+    if !loaded.needs_heal()
         && let Some(next) = is_clean(&loaded.version, &entries)
     {
         let log = LogStart { next, predecessor: None, live: Vec::new() };
@@ -134,6 +155,7 @@ fn find(env: &Env, dir: &Path) -> Result<Option<Recovered>> {
             orphans: Vec::new(),
             next_file,
             damaged: Vec::new(),
+            needs_heal: false,
         }));
     }
     recover(env, dir).map(Some)
@@ -149,7 +171,8 @@ fn is_clean(version: &Version, entries: &[DirEntry]) -> Option<SegmentNo> {
 /// After an unclean stop: sync, forget the cache, read again, replay.
 fn recover(env: &Env, dir: &Path) -> Result<Recovered> {
     Manifest::sync_existing(env, dir)?;
-    let loaded = Manifest::read(env, dir)?;
+    let Some(loaded) = Manifest::read(env, dir)? else { return Err(no_manifest(dir)) };
+    let needs_heal = loaded.needs_heal();
     let version = loaded.version;
     sync_segments(env, dir, version.log_number)?;
     env.fs.sync_dir(dir).map_err(|error| Error::io("sync directory", dir, error))?;
@@ -169,6 +192,7 @@ fn recover(env: &Env, dir: &Path) -> Result<Recovered> {
         replay: Some(replay),
         orphans,
         damaged: loaded.damaged,
+        needs_heal,
     })
 }
 
@@ -187,7 +211,7 @@ fn orphans(dir: &Path, version: &Version, replay: &Replay, entries: &[DirEntry])
         let table = parse_table_name(&entry.name).is_some_and(|number| !live.contains(&number));
         let segment = parse_segment_name(&entry.name)
             .is_some_and(|number| number < version.log_number || replay.unused.contains(&number));
-        if table || segment || Manifest::is_temporary_name(&entry.name) {
+        if table || segment || is_temporary(&entry.name) {
             files.push(dir.join(&entry.name));
         }
     }
@@ -199,11 +223,11 @@ fn create(env: &Env, options: &Options, dir: &Path) -> Result<Recovered> {
     let default = options.keyspace.creation(KeyspaceId::DEFAULT, "default");
     let (manifest, version) = Manifest::create(env, dir, new_id(env), &Edit(vec![default]))?;
     let log = LogStart { next: version.log_number.max(1), predecessor: None, live: Vec::new() };
-    Ok(Recovered { manifest, version, log, replay: None, orphans: Vec::new(), next_file: 1, damaged: Vec::new() })
+    Ok(Recovered { manifest, version, log, replay: None, orphans: Vec::new(), next_file: 1, damaged: Vec::new(), needs_heal: false })
 }
 
 fn new_id(env: &Env) -> DbId {
-    let mut random = SplitMix64::new(env.seed.unwrap_or_else(|| env.entropy()));
+    let mut random = SplitMix64::new(env.entropy());
     (u128::from(random.next_u64()) << 64) | u128::from(random.next_u64())
 }
 
@@ -278,10 +302,15 @@ fn build(
 
 /// Writes damaged manifest copies again from the sound one.
 fn heal(health: &Health, found: &mut Recovered) -> Result<()> {
-    if found.damaged.is_empty() {
+    if !found.needs_heal {
         return Ok(());
     }
-    found.manifest.heal(&found.version)?;
+    match found.manifest.heal(&found.version) {
+        Ok(version) => found.version = version,
+        // A full disk must not keep a database from being read: the next append heals.
+        Err(error) if error.kind() == ErrorKind::NoSpace => {}
+        Err(error) => return Err(error),
+    }
     for damage in &found.damaged {
         health.emit(&Event::ManifestHealed { damage: damage.clone() });
     }
@@ -318,14 +347,14 @@ fn replayed_memtables(version: &Version, replay: &Replay, log: &Path) -> Result<
 fn collect_batch(
     version: &Version,
     segment: SegmentNo,
-    batch: &crate::wal::ReplayedBatch,
+    batch: &ReplayedBatch,
     log: &Path,
     entries: &mut BTreeMap<KeyspaceId, (Vec<RunEntry>, SegmentNo)>,
 ) -> Result<()> {
     let path = segment_path(log.parent().unwrap_or(log), segment);
     let mut seq = batch.first_seq;
-    for op in crate::wal::ops(&batch.payload).map_err(|error| error.at(&path, batch.offset))? {
-        let op = op.map_err(|error| error.at(&path, batch.offset))?;
+    for op in ops(&batch.payload).map_err(|error| error.into_error(&path, batch.offset))? {
+        let op = op.map_err(|error| error.into_error(&path, batch.offset))?;
         let this = seq;
         seq = seq.saturating_add(1);
         let Some(record) = version.keyspaces.get(&op.keyspace) else {
@@ -339,11 +368,18 @@ fn collect_batch(
         if this <= record.flushed_seq {
             continue;
         }
-        let entry = RunEntry::new(&batch.payload, &op, this);
+        let key = part(&batch.payload, op.key_start, op.key.len());
+        let value = part(&batch.payload, op.value_start, op.value.len());
+        let entry = RunEntry { key, trailer: Trailer::new(this, op.kind), value };
         let (list, _) = entries.entry(op.keyspace).or_insert_with(|| (Vec::new(), segment));
         list.push(entry);
     }
     Ok(())
+}
+
+/// Part of a payload, sharing its memory.
+fn part(payload: &Slice, start: usize, len: usize) -> Slice {
+    payload.subslice(start, len).unwrap_or_else(|| Slice::copy_from(b""))
 }
 
 type Keyspaces = BTreeMap<KeyspaceId, Arc<KeyspaceCore>>;
@@ -356,7 +392,7 @@ fn keyspaces(
     let mut cores = BTreeMap::new();
     let mut actives = BTreeMap::new();
     for record in version.keyspaces.values() {
-        let options = KeyspaceOptions::from_settings(&record.settings)?;
+        let options = KeyspaceOptions::from_settings(&record.options)?;
         let frozen = replayed.remove(&record.id).map(Arc::new).into_iter().collect();
         let (core, active) =
             new_keyspace(record.id, &record.name, options, resolved, frozen, Arc::clone(&record.tree));
