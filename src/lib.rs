@@ -20,8 +20,7 @@
         clippy::indexing_slicing,
         clippy::string_slice,
         clippy::arithmetic_side_effects,
-        clippy::unreachable,
-        clippy::disallowed_methods
+        clippy::unreachable
     )
 )]
 

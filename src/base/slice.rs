@@ -48,6 +48,14 @@ impl Slice {
         })
     }
 
+    /// Part of this slice, sharing its memory; `None` when the range is not inside it.
+    pub(crate) fn subslice(&self, start: usize, len: usize) -> Option<Slice> {
+        if start.checked_add(len)? > self.len as usize {
+            return None;
+        }
+        Slice::part(&self.owner, (self.start as usize).checked_add(start)?, len)
+    }
+
     /// The bytes.
     #[inline]
     pub fn as_bytes(&self) -> &[u8] {
@@ -156,5 +164,10 @@ mod tests {
         assert_eq!(Slice::part(&owner, 10, 0).unwrap(), "");
         assert!(Slice::part(&owner, 8, 3).is_none());
         assert!(Slice::part(&owner, usize::MAX, 2).is_none());
+        let middle = Slice::part(&owner, 2, 5).unwrap();
+        assert_eq!(middle.subslice(1, 3).unwrap(), "345");
+        assert_eq!(middle.subslice(5, 0).unwrap(), "");
+        assert!(middle.subslice(3, 3).is_none());
+        assert!(middle.subslice(usize::MAX, 1).is_none());
     }
 }

@@ -147,7 +147,9 @@ impl Core {
             return Some(Job::Collect);
         }
         if class == Class::Any && !waiting {
-            return self.compaction_candidate_locked(state).map(|(keyspace, task)| Job::Compact(keyspace, task));
+            return self
+                .compaction_candidate_locked(state)
+                .map(|(keyspace, task)| Job::Compact(keyspace, task));
         }
         None
     }
@@ -181,7 +183,8 @@ impl Core {
     /// When the next job that waits for time alone becomes due.
     fn next_timer_locked(&self, state: &State, class: Class) -> Option<Duration> {
         let garbage = self.garbage.next_look();
-        let retry = if class == Class::Flush || self.options.background_threads == 1 { state.retry_at } else { None };
+        let retry =
+            if class == Class::Flush || self.options.background_threads == 1 { state.retry_at } else { None };
         let compaction_retry = if class == Class::Any { state.retry_at } else { None };
         let proof = self.next_proof();
         let sync = self.next_sync();
@@ -191,11 +194,15 @@ impl Core {
     /// Runs a job, settles what became of it and tells whoever waits.
     fn run(&self, job: Job) {
         let outcome = catch_unwind(AssertUnwindSafe(|| self.execute(&job))).unwrap_or_else(|_| {
-            let error = Error::new(ErrorKind::Poisoned, format!("a panic in background work ({})", job.name()));
+            let error =
+                Error::new(ErrorKind::Poisoned, format!("a panic in background work ({})", job.name()));
             self.poison(&error);
             Err(error)
         });
-        let event = outcome.as_ref().err().map(|error| Event::BackgroundError { job: job.name(), error: error.clone() });
+        let event = outcome
+            .as_ref()
+            .err()
+            .map(|error| Event::BackgroundError { job: job.name(), error: error.clone() });
         {
             let mut state = self.state.lock();
             state.running = state.running.saturating_sub(1);
@@ -232,7 +239,9 @@ impl Core {
     }
 
     fn note_failure_locked(&self, state: &mut State, job: &Job, error: &Error) {
-        if matches!(job, Job::Compact(..)) && (error.kind() == ErrorKind::Closed || is_damage(&Err(error.clone()))) {
+        if matches!(job, Job::Compact(..))
+            && (error.kind() == ErrorKind::Closed || is_damage(&Err(error.clone())))
+        {
             return;
         }
         let pause = state.retry_pause.saturating_mul(2).clamp(RETRY_PAUSE_MIN, RETRY_PAUSE_MAX);
@@ -292,7 +301,9 @@ impl Core {
         if !self.pipeline.has_unsynced() {
             return None;
         }
-        Some(Duration::from_nanos(self.stats.last_sync_nanos.load(Ordering::Relaxed)).saturating_add(interval))
+        Some(
+            Duration::from_nanos(self.stats.last_sync_nanos.load(Ordering::Relaxed)).saturating_add(interval),
+        )
     }
 
     fn periodic_sync(&self) -> Result<()> {

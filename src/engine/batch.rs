@@ -1,6 +1,5 @@
 //! `Batch`: several writes, over any keyspaces, that happen together or not at all.
 
-use super::commit::check_entry;
 use super::core::Core;
 use super::db::{Handle, Keyspace};
 use super::options::{Durability, WriteOptions};
@@ -27,7 +26,6 @@ use std::sync::Arc;
 pub struct Batch {
     handle: Arc<Handle>,
     builder: BatchBuilder,
-    keyspaces: Vec<KeyspaceId>,
 }
 
 /// Proof of a commit.
@@ -46,7 +44,7 @@ impl fmt::Debug for Batch {
 
 impl Batch {
     pub(crate) fn new(handle: Arc<Handle>) -> Batch {
-        Batch { handle, builder: BatchBuilder::new(), keyspaces: Vec::new() }
+        Batch { handle, builder: BatchBuilder::new() }
     }
 
     /// Sets a key. Of several writes to one key the last wins.
@@ -55,10 +53,9 @@ impl Batch {
     /// `InvalidArgument`, `LimitExceeded`: the entry is not added. `NotFound` for a dropped keyspace.
     pub fn put(&mut self, keyspace: &Keyspace, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<()> {
         let (key, value) = (key.as_ref(), value.as_ref());
-        check_entry(key, value)?;
-        let id = self.note(keyspace)?;
-        self.builder.put(id, key, value);
-        self.check_size()
+        let id = self.check_keyspace(keyspace)?;
+        self.check_size(key.len().saturating_add(value.len()))?;
+        self.builder.put(id, key, value)
     }
 
     /// Removes a key, present or not.
@@ -67,10 +64,9 @@ impl Batch {
     /// As [`put`](Batch::put).
     pub fn delete(&mut self, keyspace: &Keyspace, key: impl AsRef<[u8]>) -> Result<()> {
         let key = key.as_ref();
-        check_entry(key, b"")?;
-        let id = self.note(keyspace)?;
-        self.builder.delete(id, key);
-        self.check_size()
+        let id = self.check_keyspace(keyspace)?;
+        self.check_size(key.len())?;
+        self.builder.delete(id, key)
     }
 
     /// Number of writes in it.
@@ -86,7 +82,6 @@ impl Batch {
     /// Removes all writes, keeping the memory.
     pub fn clear(&mut self) {
         self.builder.clear();
-        self.keyspaces.clear();
     }
 
     /// Commits with the database's durability.
@@ -108,25 +103,27 @@ impl Batch {
             return Ok(Receipt { seq: core.pipeline.visible() });
         }
         let batch = self.builder.freeze();
-        let seq = core.timed_write(|| core.commit(&batch, &self.keyspaces, core.durability(options.durability)))?;
+        let seq = core.timed_write(|| {
+            core.commit(&batch, self.builder.keyspaces(), core.durability(options.durability))
+        })?;
         Ok(Receipt { seq })
     }
 
-    fn note(&mut self, keyspace: &Keyspace) -> Result<KeyspaceId> {
+    fn check_keyspace(&self, keyspace: &Keyspace) -> Result<KeyspaceId> {
         if !keyspace.belongs_to(&self.handle) {
             return Err(Error::new(ErrorKind::InvalidArgument, "the keyspace belongs to another database"));
         }
         keyspace.core_keyspace().check_exists()?;
-        let id = keyspace.core_keyspace().id;
-        if !self.keyspaces.contains(&id) {
-            self.keyspaces.push(id);
-        }
-        Ok(id)
+        Ok(keyspace.core_keyspace().id)
     }
 
-    fn check_size(&self) -> Result<()> {
+    /// Refuses an entry of so many bytes if the batch would become too large with it.
+    fn check_size(&self, more: usize) -> Result<()> {
+        /// Most that an entry takes beside its key and value.
+        const OVERHEAD: usize = 24;
         let limit = self.handle.core().options.batch_bytes_max;
-        if self.builder.bytes_len() as u64 > limit {
+        let bytes = self.builder.bytes_len().saturating_add(more).saturating_add(OVERHEAD);
+        if bytes as u64 > limit {
             return Err(Error::new(
                 ErrorKind::LimitExceeded,
                 format!("a batch has at most {limit} bytes (batch_bytes_max); split it"),
@@ -135,6 +132,9 @@ impl Batch {
         Ok(())
     }
 }
+
+/// A thread keeps its buffer for single writes up to this size.
+const SINGLE_BYTES_KEPT: usize = 1 << 20;
 
 thread_local! {
     /// Reused by single writes.
@@ -147,13 +147,17 @@ impl Core {
         &self,
         keyspace: KeyspaceId,
         durability: Durability,
-        fill: impl FnOnce(&mut BatchBuilder),
+        fill: impl FnOnce(&mut BatchBuilder) -> Result<()>,
     ) -> Result<SeqNo> {
         let batch = SINGLE.with_borrow_mut(|builder| {
             builder.clear();
-            fill(builder);
-            builder.freeze()
-        });
+            fill(builder)?;
+            let batch = builder.freeze();
+            if batch.bytes.len() > SINGLE_BYTES_KEPT {
+                *builder = BatchBuilder::new();
+            }
+            Ok::<_, Error>(batch)
+        })?;
         self.timed_write(|| self.commit(&batch, &[keyspace], durability))
     }
 }

@@ -19,7 +19,9 @@ impl Core {
             Ok(()) => self.mark_clean(),
             Err(_) => self.commit.lock().log.close().map(|_| ()),
         };
-        let collected = self.collect_all();
+        self.tables.close();
+        self.garbage.stop_waiting();
+        let collected = self.collect();
         flushed.and(marked).and(collected).and(panics)
     }
 
@@ -58,17 +60,6 @@ impl Core {
         drop(manifest);
         let files = self.commit.lock().log.forget_before(next);
         self.garbage.add_files(files);
-        Ok(())
-    }
-
-    /// Removes all garbage that is not in use. Without other threads the epochs advance at once.
-    fn collect_all(&self) -> Result<()> {
-        for _ in 0..8 {
-            if !self.garbage.is_waiting() {
-                break;
-            }
-            self.collect()?;
-        }
         Ok(())
     }
 }

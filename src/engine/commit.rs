@@ -1,13 +1,13 @@
 //! The write path: admission, a sequence number and a place in the log under one short lock, then memtables and
 //! publication outside of it.
 
-use super::core::{Core, CommitState, SegmentTarget};
+use super::core::{CommitState, Core, SegmentTarget};
 use super::options::Durability;
 use super::pipeline::{SyncTarget, Ticket};
 use super::stall::Room;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::key::Trailer;
-use crate::base::types::{KEY_BYTES_MAX, KeyspaceId, SEQ_MAX, SegmentNo, SeqNo, VALUE_BYTES_MAX};
+use crate::base::types::{KeyspaceId, SEQ_MAX, SegmentNo, SeqNo};
 use crate::memtable::{ActiveMemtable, Place};
 use crate::record::RecordKind;
 use crate::wal::{BatchError, FrozenBatch, ops};
@@ -32,29 +32,11 @@ impl Memtables {
     fn of(&self, id: KeyspaceId) -> Option<&ActiveMemtable> {
         match self {
             Memtables::One(memtable) => Some(memtable),
-            Memtables::Many(all) => all.iter().find(|(other, _)| *other == id).map(|(_, memtable)| &**memtable),
+            Memtables::Many(all) => {
+                all.iter().find(|(other, _)| *other == id).map(|(_, memtable)| &**memtable)
+            }
         }
     }
-}
-
-/// Checks the lengths of a key and a value.
-#[inline]
-pub(crate) fn check_entry(key: &[u8], value: &[u8]) -> Result<()> {
-    if key.is_empty() || key.len() > KEY_BYTES_MAX || value.len() > VALUE_BYTES_MAX {
-        return Err(entry_limit(key, value));
-    }
-    Ok(())
-}
-
-fn entry_limit(key: &[u8], value: &[u8]) -> Error {
-    let message = if key.is_empty() {
-        "a key has at least one byte".to_string()
-    } else if key.len() > KEY_BYTES_MAX {
-        format!("a key has at most {KEY_BYTES_MAX} bytes, this one has {}", key.len())
-    } else {
-        format!("a value has at most {VALUE_BYTES_MAX} bytes, this one has {}", value.len())
-    };
-    Error::new(if key.is_empty() { ErrorKind::InvalidArgument } else { ErrorKind::LimitExceeded }, message)
 }
 
 impl Core {
@@ -100,7 +82,12 @@ impl Core {
     }
 
     /// Under the commit lock: room in the memtables, sequence numbers, the log record, a place in the queue.
-    fn reserve(&self, batch: &FrozenBatch, keyspaces: &[KeyspaceId], durability: Durability) -> Result<Reserved> {
+    fn reserve(
+        &self,
+        batch: &FrozenBatch,
+        keyspaces: &[KeyspaceId],
+        durability: Durability,
+    ) -> Result<Reserved> {
         let bytes = batch.bytes.len();
         loop {
             let mut commit = self.commit.lock();
@@ -120,7 +107,8 @@ impl Core {
                 _ => Some(self.log_locked(&mut commit, batch, first_seq)?),
             };
             commit.next_seq = last_seq.saturating_add(1);
-            let memtables = note_use(&mut commit, keyspaces, logged.as_ref().map(|(segment, _)| *segment), bytes)?;
+            let memtables =
+                note_use(&mut commit, keyspaces, logged.as_ref().map(|(segment, _)| *segment), bytes)?;
             let target = logged.as_ref().map(|(_, target)| target);
             let ticket = self.pipeline.enter(last_seq, target, durability == Durability::Disk);
             return Ok(Reserved { ticket, first_seq, memtables });
@@ -149,7 +137,10 @@ impl Core {
         {
             return Ok((segment, Arc::clone(target)));
         }
-        let active = commit.log.active().ok_or_else(|| Error::new(ErrorKind::Poisoned, "the log has no active segment"))?;
+        let active = commit
+            .log
+            .active()
+            .ok_or_else(|| Error::new(ErrorKind::Poisoned, "the log has no active segment"))?;
         let target: Arc<dyn SyncTarget> = Arc::new(SegmentTarget(active));
         commit.target = Some((segment, Arc::clone(&target)));
         if let Some(next) = commit.log.wants_prepared() {
@@ -165,7 +156,10 @@ impl Core {
         let mut seq = reserved.first_seq;
         for op in ops(&batch.bytes).map_err(malformed)? {
             let op = op.map_err(malformed)?;
-            let memtable = reserved.memtables.of(op.keyspace).ok_or_else(|| malformed(BatchError::Malformed("an unlisted keyspace")))?;
+            let memtable = reserved
+                .memtables
+                .of(op.keyspace)
+                .ok_or_else(|| malformed(BatchError::Malformed("an unlisted keyspace")))?;
             let place = Place {
                 key_start: op.key_start,
                 key_len: op.key.len(),
@@ -203,7 +197,10 @@ fn note_use(
 ) -> Result<Memtables> {
     let mut all = Vec::new();
     for id in keyspaces {
-        let active = commit.active.get_mut(id).ok_or_else(|| Error::new(ErrorKind::NotFound, "the keyspace was dropped"))?;
+        let active = commit
+            .active
+            .get_mut(id)
+            .ok_or_else(|| Error::new(ErrorKind::NotFound, "the keyspace was dropped"))?;
         active.used = true;
         if active.first_segment.is_none() {
             active.first_segment = segment;

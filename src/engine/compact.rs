@@ -24,8 +24,8 @@ impl Core {
                 std::io::Error::from(std::io::ErrorKind::StorageFull),
             ));
         }
-        let outcome =
-            self.with_context(keyspace, &tree, Purpose::Compaction, |context| compaction::run(task, context))?;
+        let outcome = self
+            .with_context(keyspace, &tree, Purpose::Compaction, |context| compaction::run(task, context))?;
         drop(tree);
         let epoch = match task.output_epoch {
             Epoch::New => None,
@@ -37,7 +37,8 @@ impl Core {
             .flat_map(|input| input.tables.iter().map(|table| (input.level, input.epoch, Arc::clone(table))))
             .collect();
         let moved = |number| removed.iter().any(|(_, _, table)| table.number == number);
-        let added: Vec<_> = outcome.added.iter().map(|table| (task.output_level, epoch, table.clone())).collect();
+        let added: Vec<_> =
+            outcome.added.iter().map(|table| (task.output_level, epoch, table.clone())).collect();
         let change = Change { added, removed: removed.clone(), flushed: None };
         if !self.install(keyspace, &change)? {
             let fresh: Vec<_> = outcome.added.iter().filter(|table| !moved(table.number)).cloned().collect();
@@ -194,4 +195,3 @@ impl Pacer<'_> {
         }
     }
 }
-

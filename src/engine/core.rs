@@ -153,6 +153,7 @@ impl Core {
         match manifest.manifest.append(&manifest.version, edit) {
             Ok(version) => {
                 manifest.version = version;
+                self.garbage.release_held();
                 Ok(())
             }
             Err(error) => {
@@ -213,7 +214,8 @@ impl Core {
         }
         let fresh = Arc::new(ActiveMemtable::new(active.keyspace.write_buffer_bytes));
         let full = std::mem::replace(&mut active.memtable, Arc::clone(&fresh));
-        let frozen = Frozen { memtable: Memtable::List(full), last_seq, first_segment: active.first_segment.take() };
+        let frozen =
+            Frozen { memtable: Memtable::List(full), last_seq, first_segment: active.first_segment.take() };
         active.used = false;
         let keyspace = Arc::clone(&active.keyspace);
         let state = self.state.lock();

@@ -142,7 +142,10 @@ pub struct Cursor {
 
 impl fmt::Debug for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Cursor").field("position", &self.position).field("seq", &self.seq).finish_non_exhaustive()
+        f.debug_struct("Cursor")
+            .field("position", &self.position)
+            .field("seq", &self.seq)
+            .finish_non_exhaustive()
     }
 }
 
@@ -163,7 +166,7 @@ impl Core {
 
     fn sources(&self, view: &View) -> Vec<Source> {
         let mut sources = Vec::with_capacity(view.frozen.len().saturating_add(4));
-        if !view.active.is_empty() {
+        if view.active.len() > 0 {
             sources.push(Source::Memtable(Memtable::List(Arc::clone(&view.active)).iter()));
         }
         for frozen in &view.frozen {

@@ -19,8 +19,6 @@ use std::ops::RangeBounds;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::commit::check_entry;
-
 /// What all handles of an open database share; the last one to go closes it.
 pub(crate) struct Handle {
     core: Arc<Core>,
@@ -123,7 +121,12 @@ impl Db {
     ///
     /// # Errors
     /// See [`put`](Db::put).
-    pub fn put_with(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>, options: WriteOptions) -> Result<()> {
+    pub fn put_with(
+        &self,
+        key: impl AsRef<[u8]>,
+        value: impl AsRef<[u8]>,
+        options: WriteOptions,
+    ) -> Result<()> {
         self.default.put_with(key, value, options)
     }
 
@@ -398,9 +401,13 @@ impl Keyspace {
     ///
     /// # Errors
     /// See [`put`](Keyspace::put).
-    pub fn put_with(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>, options: WriteOptions) -> Result<()> {
+    pub fn put_with(
+        &self,
+        key: impl AsRef<[u8]>,
+        value: impl AsRef<[u8]>,
+        options: WriteOptions,
+    ) -> Result<()> {
         let (key, value) = (key.as_ref(), value.as_ref());
-        check_entry(key, value)?;
         let (core, id) = (self.core(), self.keyspace.id);
         core.write_one(id, core.durability(options.durability), |batch| batch.put(id, key, value)).map(|_| ())
     }
@@ -419,7 +426,6 @@ impl Keyspace {
     /// See [`put`](Keyspace::put).
     pub fn delete_with(&self, key: impl AsRef<[u8]>, options: WriteOptions) -> Result<()> {
         let key = key.as_ref();
-        check_entry(key, b"")?;
         let (core, id) = (self.core(), self.keyspace.id);
         core.write_one(id, core.durability(options.durability), |batch| batch.delete(id, key)).map(|_| ())
     }
@@ -562,7 +568,11 @@ impl Snapshot {
     ///
     /// # Errors
     /// See [`get_in`](Snapshot::get_in).
-    pub fn multi_get_in<K: AsRef<[u8]>>(&self, keyspace: &Keyspace, keys: &[K]) -> Result<Vec<Option<Slice>>> {
+    pub fn multi_get_in<K: AsRef<[u8]>>(
+        &self,
+        keyspace: &Keyspace,
+        keys: &[K],
+    ) -> Result<Vec<Option<Slice>>> {
         self.check(keyspace)?;
         keyspace.multi_get_at(keys, self.seq())
     }

@@ -83,7 +83,15 @@ impl fmt::Display for Event {
             Event::Flushed { keyspace, entries, bytes, micros } => {
                 write!(f, "flushed {entries} entries of {keyspace} into {bytes} bytes in {micros} us")
             }
-            Event::Compacted { keyspace, reason, output_level, bytes_read, bytes_written, entries, micros } => write!(
+            Event::Compacted {
+                keyspace,
+                reason,
+                output_level,
+                bytes_read,
+                bytes_written,
+                entries,
+                micros,
+            } => write!(
                 f,
                 "compacted {keyspace} into level {output_level} ({reason}): {bytes_read} to {bytes_written} bytes, {} of {} entries dropped, {micros} us",
                 entries.1, entries.0

@@ -28,7 +28,9 @@ impl Core {
         self.pipeline.wait_published(last_seq)?;
         let entries = frozen.iter().fold(0u64, |sum, one| sum.saturating_add(one.memtable.len() as u64));
         let merge = Merge::new(frozen.iter().map(|one| one.memtable.iter()).collect());
-        let outcome = self.with_context(keyspace, &view.tree, Purpose::Flush, |context| write_run(merge, entries, true, context))?;
+        let outcome = self.with_context(keyspace, &view.tree, Purpose::Flush, |context| {
+            write_run(merge, entries, true, context)
+        })?;
         drop(view);
 
         if let Err(error) = self.pipeline.sync_to(last_seq) {
@@ -129,10 +131,12 @@ impl Core {
             target_table_bytes: keyspace.shape.target_table_bytes,
             max_compaction_bytes: keyspace.shape.max_compaction_bytes,
             // Data that cannot stay in memory anyway must not push out what readers use.
-            uncached: purpose == Purpose::Compaction && tree.bytes() > self.options.memory_budget.saturating_mul(8),
+            uncached: purpose == Purpose::Compaction
+                && tree.bytes() > self.options.memory_budget.saturating_mul(8),
         });
         // What could not be removed at once is tried again with the rest of the garbage.
-        self.garbage.add_files(std::mem::take(&mut *leftovers.lock()));
+        let files = std::mem::take(&mut *leftovers.lock());
+        self.garbage.add_files(files);
         result
     }
 }
@@ -158,7 +162,8 @@ pub(crate) struct Change<'a> {
 
 impl Change<'_> {
     fn edit(&self, keyspace: KeyspaceId, version: &Version, log_number: Option<SegmentNo>) -> Edit {
-        let mut ops = Vec::with_capacity(self.added.len().saturating_add(self.removed.len()).saturating_add(3));
+        let mut ops =
+            Vec::with_capacity(self.added.len().saturating_add(self.removed.len()).saturating_add(3));
         for (level, epoch, table) in &self.removed {
             ops.push(EditOp::RemoveTable { keyspace, level: *level, epoch: *epoch, number: table.number });
         }

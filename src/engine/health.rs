@@ -73,7 +73,9 @@ impl Health {
             return closed();
         }
         match self.cause.lock().poison.clone() {
-            Some(cause) => Error::caused(ErrorKind::Poisoned, "writes are stopped until the database is reopened", cause),
+            Some(cause) => {
+                Error::caused(ErrorKind::Poisoned, "writes are stopped until the database is reopened", cause)
+            }
             None => Error::new(ErrorKind::Poisoned, "writes are stopped until the database is reopened"),
         }
     }

@@ -62,7 +62,8 @@ impl Iter {
         }
         self.front_moved = true;
         self.front_fresh = false;
-        if !front.valid() || self.back.as_ref().is_some_and(|back| !back.valid() || front.key() >= back.key()) {
+        if !front.valid() || self.back.as_ref().is_some_and(|back| !back.valid() || front.key() >= back.key())
+        {
             self.front = None;
             return Ok(None);
         }
@@ -80,7 +81,8 @@ impl Iter {
             }
         }
         let (Some(front), Some(back)) = (self.front.as_ref(), self.back.as_ref()) else { return Ok(None) };
-        let met = front.valid() && if self.front_fresh { back.key() < front.key() } else { back.key() <= front.key() };
+        let met = front.valid()
+            && if self.front_fresh { back.key() < front.key() } else { back.key() <= front.key() };
         if !back.valid() || met || (self.front_moved && !front.valid()) {
             self.front = None;
             return Ok(None);

@@ -61,7 +61,8 @@ impl KeyspaceCore {
         write_buffer_bytes: u64,
         view: View,
     ) -> KeyspaceCore {
-        let bytes = if options.write_buffer_bytes == 0 { write_buffer_bytes } else { options.write_buffer_bytes };
+        let bytes =
+            if options.write_buffer_bytes == 0 { write_buffer_bytes } else { options.write_buffer_bytes };
         KeyspaceCore {
             id,
             name,

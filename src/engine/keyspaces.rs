@@ -11,7 +11,11 @@ use std::sync::Arc;
 
 impl Core {
     /// The keyspace of this name, created with these options if it does not exist.
-    pub(crate) fn keyspace_or_create(&self, name: &str, options: &KeyspaceOptions) -> Result<Arc<KeyspaceCore>> {
+    pub(crate) fn keyspace_or_create(
+        &self,
+        name: &str,
+        options: &KeyspaceOptions,
+    ) -> Result<Arc<KeyspaceCore>> {
         self.health.check_open()?;
         if let Some(found) = self.find_keyspace(name) {
             return Ok(found);

@@ -36,8 +36,8 @@ pub use db::{Db, Keyspace, Snapshot};
 pub use events::{Event, EventListener};
 pub use iter::Iter;
 pub use options::{
-    CompactionStyle, Compression, Durability, FilterKind, KeyspaceOptions, Options, ReadMode, ResolvedOptions,
-    WriteOptions,
+    CompactionStyle, Compression, Durability, FilterKind, KeyspaceOptions, Options, ReadMode,
+    ResolvedOptions, WriteOptions,
 };
 pub use stats::{KeyspaceStats, Latency, LevelStats, Stats};
 pub use verify::VerifyReport;

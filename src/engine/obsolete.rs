@@ -27,6 +27,8 @@ struct Bins {
     tables: Vec<(PathBuf, u64, Weak<TableMeta>)>,
     memtables: Vec<Arc<Frozen>>,
     files: Vec<PathBuf>,
+    /// Orphans that a clean open found: left alone until the session changes something.
+    held: Vec<PathBuf>,
     /// When to look again at what was still in use, and how long to wait after that.
     look_at: Duration,
     pause: Duration,
@@ -76,6 +78,24 @@ impl Garbage {
         }
     }
 
+    /// Files that nothing names, to be removed once the session writes.
+    pub(crate) fn hold_files(&self, files: Vec<PathBuf>) {
+        self.bins.lock().held = files;
+    }
+
+    /// The session writes.
+    pub(crate) fn release_held(&self) {
+        let held = std::mem::take(&mut self.bins.lock().held);
+        self.add_files(held);
+    }
+
+    /// Gives up waiting for readers of tables: nobody can open a table any more, and open ones stay readable.
+    pub(crate) fn stop_waiting(&self) {
+        let mut bins = self.bins.lock();
+        let tables = std::mem::take(&mut bins.tables);
+        bins.files.extend(tables.into_iter().map(|(path, _, _)| path));
+    }
+
     /// Whether a look is due.
     pub(crate) fn ready(&self, now: Duration) -> bool {
         self.is_waiting() && now >= self.bins.lock().look_at
@@ -89,9 +109,12 @@ impl Garbage {
     /// Takes what is free now and leaves the rest for a later look.
     fn take_free(&self, now: Duration) -> Bins {
         let mut bins = self.bins.lock();
-        let (free, used) = std::mem::take(&mut bins.tables).into_iter().partition(|(_, _, meta)| meta.strong_count() == 0);
+        let (free, used) =
+            std::mem::take(&mut bins.tables).into_iter().partition(|(_, _, meta)| meta.strong_count() == 0);
         bins.tables = used;
-        let (unread, read) = std::mem::take(&mut bins.memtables).into_iter().partition(|frozen| Arc::strong_count(frozen) == 1);
+        let (unread, read) = std::mem::take(&mut bins.memtables)
+            .into_iter()
+            .partition(|frozen| Arc::strong_count(frozen) == 1);
         bins.memtables = read;
         let files = std::mem::take(&mut bins.files);
         bins.pause = bins.pause.saturating_mul(2).clamp(LOOK_PAUSE_MIN, LOOK_PAUSE_MAX);

@@ -29,7 +29,8 @@ use crate::env::{DirEntry, Env, FileLock, JoinHandle, OsFs};
 use crate::manifest::{Edit, Manifest, Version, is_manifest_file};
 use crate::memtable::{ActiveMemtable, Memtable, RunEntry};
 use crate::wal::{
-    Log, LogOptions, LogStart, Replay, ReplayedBatch, ops, parse_segment_name, replay, segment_path, sync_segments,
+    Log, LogOptions, LogStart, Replay, ReplayedBatch, ops, parse_segment_name, replay, segment_path,
+    sync_segments,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -61,7 +62,9 @@ pub(crate) fn open(options: Options, dir: &Path) -> Result<super::Db> {
     let resolved = options.resolved();
     let env = match &options.env {
         Some(env) => env.clone(),
-        None => Env { fs: Arc::new(OsFs::with_modes(options.file_mode, options.directory_mode)), ..Env::os() },
+        None => {
+            Env { fs: Arc::new(OsFs::with_modes(options.file_mode, options.directory_mode)), ..Env::os() }
+        }
     };
     let lock = claim_directory(&env, &options, dir)?;
     let found = match find(&env, dir)? {
@@ -82,11 +85,18 @@ fn claim_directory(env: &Env, options: &Options, dir: &Path) -> Result<Box<dyn F
         if let Some(foreign) = entries.iter().find(|entry| !is_leftover(&entry.name)) {
             return Err(Error::new(
                 ErrorKind::NotADatabase,
-                format!("{} holds {:?} and no manifest: it is not a database of esker", dir.display(), foreign.name),
+                format!(
+                    "{} holds {:?} and no manifest: it is not a database of esker",
+                    dir.display(),
+                    foreign.name
+                ),
             ));
         }
         if !options.create_if_missing {
-            return Err(Error::new(ErrorKind::NotFound, format!("there is no database in {}", dir.display())));
+            return Err(Error::new(
+                ErrorKind::NotFound,
+                format!("there is no database in {}", dir.display()),
+            ));
         }
         let anchor = env.fs.create_dir_all(dir).map_err(|error| Error::io("create", dir, error))?;
         sync_created(env, &anchor, dir)?;
@@ -117,7 +127,8 @@ fn is_leftover(name: &str) -> bool {
 
 /// Makes the new directories durable, from the one that existed down to the new one's parent.
 fn sync_created(env: &Env, anchor: &Path, dir: &Path) -> Result<()> {
-    let mut parents: Vec<&Path> = dir.ancestors().skip(1).take_while(|parent| parent.starts_with(anchor)).collect();
+    let mut parents: Vec<&Path> =
+        dir.ancestors().skip(1).take_while(|parent| parent.starts_with(anchor)).collect();
     parents.reverse();
     for parent in parents {
         let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
@@ -147,12 +158,13 @@ fn find(env: &Env, dir: &Path) -> Result<Option<Recovered>> {
         let log = LogStart { next, predecessor: None, live: Vec::new() };
         let (manifest, version) = (loaded.manifest, loaded.version);
         let next_file = first_free_file(&version, &entries);
+        let orphans = orphans(dir, &version, &[], &entries);
         return Ok(Some(Recovered {
             manifest,
             version,
             log,
             replay: None,
-            orphans: Vec::new(),
+            orphans,
             next_file,
             damaged: Vec::new(),
             needs_heal: false,
@@ -164,7 +176,8 @@ fn find(env: &Env, dir: &Path) -> Result<Option<Recovered>> {
 /// The next log number, when the last session ended cleanly and nothing happened since.
 fn is_clean(version: &Version, entries: &[DirEntry]) -> Option<SegmentNo> {
     let next = version.clean_next_log?;
-    let newer = entries.iter().filter_map(|entry| parse_segment_name(&entry.name)).any(|number| number >= next);
+    let newer =
+        entries.iter().filter_map(|entry| parse_segment_name(&entry.name)).any(|number| number >= next);
     (!newer).then_some(next)
 }
 
@@ -183,7 +196,7 @@ fn recover(env: &Env, dir: &Path) -> Result<Recovered> {
         .ok();
     let replay = replay(env, dir, version.db, version.log_number, pool.as_ref())?;
     let entries = list(env, dir)?;
-    let orphans = orphans(dir, &version, &replay, &entries);
+    let orphans = orphans(dir, &version, &replay.unused, &entries);
     Ok(Recovered {
         manifest: loaded.manifest,
         log: replay.start.clone(),
@@ -203,14 +216,18 @@ fn first_free_file(version: &Version, entries: &[DirEntry]) -> FileNo {
 }
 
 /// Files of ours that the manifest and the log do not name.
-fn orphans(dir: &Path, version: &Version, replay: &Replay, entries: &[DirEntry]) -> Vec<PathBuf> {
-    let live: BTreeSet<FileNo> =
-        version.keyspaces.values().flat_map(|record| record.tree.tables()).map(|table| table.number).collect();
+fn orphans(dir: &Path, version: &Version, unused: &[SegmentNo], entries: &[DirEntry]) -> Vec<PathBuf> {
+    let live: BTreeSet<FileNo> = version
+        .keyspaces
+        .values()
+        .flat_map(|record| record.tree.tables())
+        .map(|table| table.number)
+        .collect();
     let mut files = Vec::new();
     for entry in entries {
         let table = parse_table_name(&entry.name).is_some_and(|number| !live.contains(&number));
         let segment = parse_segment_name(&entry.name)
-            .is_some_and(|number| number < version.log_number || replay.unused.contains(&number));
+            .is_some_and(|number| number < version.log_number || unused.contains(&number));
         if table || segment || is_temporary(&entry.name) {
             files.push(dir.join(&entry.name));
         }
@@ -223,7 +240,16 @@ fn create(env: &Env, options: &Options, dir: &Path) -> Result<Recovered> {
     let default = options.keyspace.creation(KeyspaceId::DEFAULT, "default");
     let (manifest, version) = Manifest::create(env, dir, new_id(env), &Edit(vec![default]))?;
     let log = LogStart { next: version.log_number.max(1), predecessor: None, live: Vec::new() };
-    Ok(Recovered { manifest, version, log, replay: None, orphans: Vec::new(), next_file: 1, damaged: Vec::new(), needs_heal: false })
+    Ok(Recovered {
+        manifest,
+        version,
+        log,
+        replay: None,
+        orphans: Vec::new(),
+        next_file: 1,
+        damaged: Vec::new(),
+        needs_heal: false,
+    })
 }
 
 fn new_id(env: &Env) -> DbId {
@@ -267,9 +293,14 @@ fn build(
     let log = Log::new(&env, dir, version.db, log_options, found.log);
     let commit = CommitState { next_seq: last_seq.saturating_add(1), log, target: None, active };
     let garbage = Garbage::new();
-    garbage.add_files(found.orphans);
+    match found.replay {
+        Some(_) => garbage.add_files(found.orphans),
+        // A clean open changes nothing.
+        None => garbage.hold_files(found.orphans),
+    }
     if let Some(replay) = &found.replay {
-        let batches = replay.segments.iter().fold(0u64, |sum, one| sum.saturating_add(one.batches.len() as u64));
+        let batches =
+            replay.segments.iter().fold(0u64, |sum, one| sum.saturating_add(one.batches.len() as u64));
         health.emit(&Event::Recovered { batches, dropped_bytes: replay.dropped_bytes });
     }
     let db_id = version.db;
@@ -318,7 +349,8 @@ fn heal(health: &Health, found: &mut Recovered) -> Result<()> {
 }
 
 fn last_sequence(version: &Version, replay: Option<&Replay>) -> SeqNo {
-    let tables = version.keyspaces.values().flat_map(|record| record.tree.tables()).map(|table| table.seq_max);
+    let tables =
+        version.keyspaces.values().flat_map(|record| record.tree.tables()).map(|table| table.seq_max);
     let flushed = version.keyspaces.values().map(|record| record.flushed_seq);
     let logged = replay.map_or(0, |replay| replay.last_seq);
     tables.chain(flushed).fold(version.last_seq.max(logged), SeqNo::max)
@@ -411,7 +443,11 @@ pub(crate) fn new_keyspace(
     frozen: Vec<Arc<Frozen>>,
     tree: Arc<crate::manifest::Tree>,
 ) -> (Arc<KeyspaceCore>, Active) {
-    let bytes = if options.write_buffer_bytes == 0 { resolved.write_buffer_bytes } else { options.write_buffer_bytes };
+    let bytes = if options.write_buffer_bytes == 0 {
+        resolved.write_buffer_bytes
+    } else {
+        options.write_buffer_bytes
+    };
     let memtable = Arc::new(ActiveMemtable::new(usize::try_from(bytes).unwrap_or(usize::MAX)));
     let view = View { active: Arc::clone(&memtable), frozen, tree };
     let core = Arc::new(KeyspaceCore::new(id, name.to_string(), options, bytes, view));
@@ -437,4 +473,3 @@ fn start_threads(core: &Arc<Core>) -> Result<Vec<Box<dyn JoinHandle>>> {
     }
     Ok(threads)
 }
-

@@ -244,7 +244,10 @@ impl KeyspaceOptions {
     /// What a stored record means; an error when a later version wrote it.
     pub(crate) fn from_settings(settings: &KeyspaceSettings) -> Result<KeyspaceOptions> {
         let unknown = |what: &str, byte: u8| {
-            Err(Error::new(ErrorKind::VersionUnsupported, format!("a keyspace uses {what} {byte}, unknown to this version")))
+            Err(Error::new(
+                ErrorKind::VersionUnsupported,
+                format!("a keyspace uses {what} {byte}, unknown to this version"),
+            ))
         };
         Ok(KeyspaceOptions {
             compaction_style: match settings.compaction {
@@ -609,7 +612,9 @@ impl Options {
             write_buffers_bytes_max: write_buffers.max(write_buffer_bytes.saturating_mul(3)),
             batch_bytes_max: (write_buffers / 2).max(write_buffer_bytes),
             wal_bytes_max: self.wal_bytes_max.unwrap_or(write_buffer_bytes.saturating_mul(4)),
-            wal_segment_bytes: self.wal_segment_bytes.unwrap_or((write_buffer_bytes / 4).clamp(MIB, 32 * MIB)),
+            wal_segment_bytes: self
+                .wal_segment_bytes
+                .unwrap_or((write_buffer_bytes / 4).clamp(MIB, 32 * MIB)),
             wal_mapped: self.wal_mapped,
             durability: self.durability,
             sync_interval: self.sync_interval,

@@ -191,7 +191,11 @@ impl Pipeline {
                 return Ok(());
             }
             if let Some(cause) = &state.failed {
-                return Err(Error::caused(ErrorKind::Poisoned, "a commit was never published", cause.clone()));
+                return Err(Error::caused(
+                    ErrorKind::Poisoned,
+                    "a commit was never published",
+                    cause.clone(),
+                ));
             }
             state = self.wait_other(state);
         }

@@ -6,7 +6,7 @@
 //! a millisecond (research on RocksDB's stepwise delays: their cliffs are what users see as stalls). Compare SILK
 //! (Balmau et al. 2019).
 
-use super::core::{Core, CommitState, State};
+use super::core::{CommitState, Core, State};
 use super::events::Event;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::sync::{Mutex, Rank};
@@ -88,9 +88,13 @@ pub(crate) fn pressure(backlog: &Backlog) -> (f64, Option<Reason>) {
         ),
         (part(backlog.debt_bytes as f64, usual, usual * 4.0), Reason::Debt),
     ];
-    let worst = parts.into_iter().fold((0.0, None), |worst: (f64, Option<Reason>), (value, reason)| {
-        if value > worst.0 { (value, Some(reason)) } else { worst }
-    });
+    let worst =
+        parts.into_iter().fold(
+            (0.0, None),
+            |worst: (f64, Option<Reason>), (value, reason)| {
+                if value > worst.0 { (value, Some(reason)) } else { worst }
+            },
+        );
     (worst.0, worst.1)
 }
 
@@ -191,7 +195,10 @@ impl Core {
             let Some(pause) = self.stall.take(bytes, rate, now) else { break };
             if now.saturating_sub(start) > self.options.stall_timeout {
                 let reason = self.stall.reason().map_or("background work is behind", Reason::text);
-                return Err(Error::new(ErrorKind::Stalled, format!("the write was not admitted in time: {reason}")));
+                return Err(Error::new(
+                    ErrorKind::Stalled,
+                    format!("the write was not admitted in time: {reason}"),
+                ));
             }
             if !self.has_threads() && !self.run_one_job() {
                 break;
@@ -299,7 +306,12 @@ impl Core {
     }
 
     fn wait_for_progress(&self, reason: Reason) -> Result<()> {
-        let stalled = || Error::new(ErrorKind::Stalled, format!("the write could not be accepted in time: {}", reason.text()));
+        let stalled = || {
+            Error::new(
+                ErrorKind::Stalled,
+                format!("the write could not be accepted in time: {}", reason.text()),
+            )
+        };
         if !self.has_threads() {
             if self.run_one_job() {
                 return Ok(());
@@ -307,7 +319,8 @@ impl Core {
             return Err(self.health.no_space().unwrap_or_else(stalled));
         }
         let mut state = self.state.lock();
-        let pending = state.running > 0 || state.keyspaces.values().any(|keyspace| !keyspace.view().frozen.is_empty());
+        let pending =
+            state.running > 0 || state.keyspaces.values().any(|keyspace| !keyspace.view().frozen.is_empty());
         if !pending {
             // It was done between the check under the commit lock and now.
             return Ok(());

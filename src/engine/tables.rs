@@ -1,6 +1,6 @@
 //! Open tables: opened on first use, bounded in number and in the memory of their indexes and filters.
 
-use crate::base::error::{Error, Result};
+use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::types::{DbId, FileNo};
 use crate::cache::BlockCache;
 use crate::env::Fs;
@@ -11,6 +11,7 @@ use quick_cache::sync::Cache;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// File name of a table.
 pub(crate) fn table_path(dir: &Path, number: FileNo) -> PathBuf {
@@ -46,6 +47,7 @@ pub(crate) struct Tables {
     mode: ReadMode,
     blocks: Arc<BlockCache>,
     open: Cache<FileNo, Arc<Table>, Weight>,
+    closed: AtomicBool,
 }
 
 impl Tables {
@@ -60,7 +62,15 @@ impl Tables {
         files: usize,
     ) -> Tables {
         let weight = Weight { floor: (bytes / files.max(1) as u64).max(1) };
-        Tables { fs, dir, db, mode, blocks, open: Cache::with_weighter(files, bytes.max(1), weight) }
+        Tables {
+            fs,
+            dir,
+            db,
+            mode,
+            blocks,
+            open: Cache::with_weighter(files, bytes.max(1), weight),
+            closed: AtomicBool::new(false),
+        }
     }
 
     /// The open table, opened now if need be.
@@ -73,6 +83,9 @@ impl Tables {
     }
 
     fn open_table(&self, meta: &TableMeta) -> Result<Arc<Table>> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Error::new(ErrorKind::Closed, "the database is closed"));
+        }
         let path = table_path(&self.dir, meta.number);
         let file = match self.fs.open(&path) {
             Ok(file) => file,
@@ -96,6 +109,12 @@ impl Tables {
             cache: Arc::clone(&self.blocks),
         };
         Table::open(source).map(Arc::new)
+    }
+
+    /// Opens no more tables and forgets the open ones; readers that hold one keep it.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.open.clear();
     }
 
     /// Closes a table that is about to be removed.

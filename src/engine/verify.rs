@@ -30,15 +30,20 @@ impl Core {
         let mut report = VerifyReport::default();
         for keyspace in keyspaces {
             let view = keyspace.view();
-            view.tree
-                .check()
-                .map_err(|why| Error::corrupt(&self.dir, None, "a tree in order", format!("{}: {why}", keyspace.name)))?;
+            view.tree.check().map_err(|why| {
+                Error::corrupt(&self.dir, None, "a tree in order", format!("{}: {why}", keyspace.name))
+            })?;
             for meta in view.tree.tables() {
                 let table = self.tables.get(meta)?;
                 let entries = table.verify()?;
                 if entries != meta.entries {
                     let path = super::tables::table_path(&self.dir, meta.number);
-                    return Err(Error::corrupt(&path, None, format!("{} entries", meta.entries), format!("{entries}")));
+                    return Err(Error::corrupt(
+                        &path,
+                        None,
+                        format!("{} entries", meta.entries),
+                        format!("{entries}"),
+                    ));
                 }
                 report.tables = report.tables.saturating_add(1);
                 report.entries = report.entries.saturating_add(entries);

@@ -11,7 +11,9 @@
 
 use crate::support::{Map, Random, contents, seed, setting};
 use esker::env::{CrashMode, Env, MemFs};
-use esker::{CompactionStyle, Db, Durability, ErrorKind, FilterKind, KeyspaceOptions, Options, ReadMode, WriteOptions};
+use esker::{
+    CompactionStyle, Db, Durability, ErrorKind, FilterKind, KeyspaceOptions, Options, ReadMode, WriteOptions,
+};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -108,7 +110,8 @@ impl Rig {
         let mut random = Random::new(seed);
         let fs = Arc::new(MemFs::new());
         let env = Env::simulated(fs.clone(), random.next());
-        let style = *random.pick(&[CompactionStyle::LazyLeveling, CompactionStyle::Leveled, CompactionStyle::Tiered]);
+        let style =
+            *random.pick(&[CompactionStyle::LazyLeveling, CompactionStyle::Leveled, CompactionStyle::Tiered]);
         let empty = |count| History::from(vec![Map::new(); count]);
         let what = format!("seed {seed}");
         Rig { random, fs, env, db: None, logged: empty(LOGGED.len()), unlogged: empty(1), style, what }
@@ -283,7 +286,8 @@ impl Rig {
             }
         }
         let options = self.options();
-        self.db = Some(options.open(DIR).unwrap_or_else(|error| panic!("{}: recovery failed: {error}", self.what)));
+        self.db =
+            Some(options.open(DIR).unwrap_or_else(|error| panic!("{}: recovery failed: {error}", self.what)));
         allowed
     }
 
@@ -293,7 +297,8 @@ impl Rig {
             CrashMode::ProcessKill => history.returned,
             _ => history.durable,
         };
-        let shown = self.state().unwrap_or_else(|error| panic!("{}: read after recovery: {error}", self.what));
+        let shown =
+            self.state().unwrap_or_else(|error| panic!("{}: read after recovery: {error}", self.what));
         let prefix = self.logged.matching_prefix(&shown, least(&self.logged));
         let count = self.logged.commits.len();
         assert!(
@@ -323,6 +328,8 @@ impl Rig {
             assert!(self.logged.commits.is_empty());
         }
         if self.random.chance(20) {
+            // A clean open removes nothing until the session writes.
+            assert!(self.commit() && self.settled(|db| db.flush()), "{}: write after recovery", self.what);
             self.db().wait_for_background().unwrap_or_else(|error| panic!("{}: {error}", self.what));
             for _ in 0..4 {
                 self.env.clock.sleep(Duration::from_secs(3));
@@ -335,8 +342,14 @@ impl Rig {
     fn check_files(&self) {
         let files = self.fs.list_files();
         let count = |extension: &str| files.iter().filter(|file| has_extension(file, extension)).count();
-        let tables: usize =
-            self.db().stats().keyspaces.iter().flat_map(|keyspace| &keyspace.levels).map(|level| level.tables).sum();
+        let tables: usize = self
+            .db()
+            .stats()
+            .keyspaces
+            .iter()
+            .flat_map(|keyspace| &keyspace.levels)
+            .map(|level| level.tables)
+            .sum();
         assert_eq!(count("sst"), tables, "{}: files {files:?}", self.what);
         assert!(count("wal") <= 16, "{}: files {files:?}", self.what);
         assert!(count("tmp") == 0, "{}: files {files:?}", self.what);
@@ -420,6 +433,9 @@ fn a_frozen_disk_refuses_writes_and_serves_reads() {
     db.put("k", "v").expect("write");
     fs.freeze_at(1);
     let error = db.put("k", "w").expect_err("the disk is frozen");
-    assert!(matches!(error.kind(), ErrorKind::OutcomeUnknown | ErrorKind::Io | ErrorKind::Poisoned), "{error}");
+    assert!(
+        matches!(error.kind(), ErrorKind::OutcomeUnknown | ErrorKind::Io | ErrorKind::Poisoned),
+        "{error}"
+    );
     assert_eq!(db.get("k").expect("read").expect("present"), "v");
 }

@@ -49,7 +49,10 @@ impl Rig {
 fn a_lone_os_commit_is_published_without_a_sync() {
     let rig = Rig::new();
     rig.pipeline.complete(rig.enter(false)).unwrap();
-    assert_eq!((rig.pipeline.visible(), rig.pipeline.durable(), rig.log.syncs.load(Ordering::SeqCst)), (1, 0, 0));
+    assert_eq!(
+        (rig.pipeline.visible(), rig.pipeline.durable(), rig.log.syncs.load(Ordering::SeqCst)),
+        (1, 0, 0)
+    );
     rig.pipeline.sync_to(1).unwrap();
     assert_eq!((rig.pipeline.durable(), rig.log.syncs.load(Ordering::SeqCst)), (1, 1));
 }
