@@ -4,6 +4,7 @@
 //! `docs/locking.md` lists who holds what.
 
 use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Order in which locks may be taken: only upwards.
@@ -177,6 +178,38 @@ impl<T> RwLock<T> {
         let result = f(&mut self.inner.write());
         held::pop(self.rank);
         result
+    }
+}
+
+/// Lets one thread wait until another wakes it. Made by the thread that waits.
+#[derive(Debug)]
+pub(crate) struct Waiter {
+    thread: std::thread::Thread,
+    woken: AtomicBool,
+}
+
+impl Waiter {
+    /// A waiter for the calling thread.
+    pub(crate) fn new() -> Waiter {
+        Waiter { thread: std::thread::current(), woken: AtomicBool::new(false) }
+    }
+
+    /// Forgets earlier wakes.
+    pub(crate) fn reset(&self) {
+        self.woken.store(false, Ordering::Relaxed);
+    }
+
+    /// Returns once `wake` was called after the last `reset`.
+    pub(crate) fn wait(&self) {
+        while !self.woken.load(Ordering::Acquire) {
+            std::thread::park();
+        }
+    }
+
+    /// Ends the wait.
+    pub(crate) fn wake(&self) {
+        self.woken.store(true, Ordering::Release);
+        self.thread.unpark();
     }
 }
 

@@ -5,6 +5,7 @@
 //! ([`Fs::sync_dir`]), listings are sorted, and files are written once from front to back.
 
 use std::fmt;
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -36,6 +37,14 @@ pub struct Env {
 impl fmt::Debug for Env {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Env").field("seed", &self.seed).finish_non_exhaustive()
+    }
+}
+
+impl Env {
+    /// A number to start random sequences from: the seed, or one that differs from process to process.
+    pub(crate) fn entropy(&self) -> u64 {
+        // The standard library seeds each of these from the system.
+        self.seed.unwrap_or_else(|| RandomState::new().hash_one(self.clock.unix_micros()))
     }
 }
 

@@ -1,0 +1,403 @@
+//! Background work: what is to be done next, and doing one piece of it.
+//!
+//! Threads loop over [`Core::run_one_job`]'s two halves; without threads the same call runs on whoever waits, so a
+//! simulation walks the same path in an order of its choosing. Flushes come first and one thread does nothing else,
+//! so that a long compaction cannot hold up writes.
+
+use super::core::{Core, State};
+use super::events::Event;
+use super::keyspace::KeyspaceCore;
+use crate::base::error::{Error, ErrorKind, Result};
+use crate::base::types::{KeyspaceId, SegmentNo};
+use crate::compaction::{Running, Task, pick};
+use crate::wal;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// Which jobs a thread takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Class {
+    /// Everything short: flushes, log segments, syncs, removal of files.
+    Flush,
+    /// Everything.
+    Any,
+}
+
+/// One piece of background work.
+#[derive(Debug)]
+pub(crate) enum Job {
+    /// Create the next log segment ahead of its use.
+    Prepare(SegmentNo),
+    /// Turn the full memtables of a keyspace into a run.
+    Flush(Arc<KeyspaceCore>),
+    /// Merge, move or drop tables.
+    Compact(Arc<KeyspaceCore>, Arc<Task>),
+    /// Sync what `Os` commits left in the page cache.
+    Sync,
+    /// Write down how far the log is known to be durable.
+    Proof,
+    /// Remove files and memory that nobody reads any more.
+    Collect,
+}
+
+impl Job {
+    fn name(&self) -> &'static str {
+        match self {
+            Job::Prepare(_) => "preparing a log segment",
+            Job::Flush(_) => "flush",
+            Job::Compact(..) => "compaction",
+            Job::Sync => "periodic sync",
+            Job::Proof => "proof of sync",
+            Job::Collect => "removal of obsolete files",
+        }
+    }
+}
+
+/// First pause after a failed job, and the longest.
+const RETRY_PAUSE_MIN: Duration = Duration::from_millis(100);
+const RETRY_PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// How long the log must have been idle before a proof of the last sync is written.
+const PROOF_IDLE: Duration = Duration::from_millis(100);
+
+impl Core {
+    /// Body of a background thread.
+    pub(crate) fn background_loop(&self, class: Class) {
+        loop {
+            let job = {
+                let mut state = self.state.lock();
+                loop {
+                    if state.closing {
+                        return;
+                    }
+                    let now = self.env.clock.now();
+                    if let Some(job) = self.next_job_locked(&mut state, class, now) {
+                        break job;
+                    }
+                    match self.next_timer_locked(&state, class) {
+                        None => self.work.wait(&mut state),
+                        Some(at) => {
+                            let pause = at.saturating_sub(now).max(Duration::from_millis(1));
+                            self.work.wait_for(&mut state, pause);
+                        }
+                    }
+                }
+            };
+            self.run(job);
+        }
+    }
+
+    /// Runs one queued job on this thread; says whether there was one.
+    pub(crate) fn run_one_job(&self) -> bool {
+        let job = {
+            let mut state = self.state.lock();
+            if state.closing {
+                return false;
+            }
+            self.next_job_locked(&mut state, Class::Any, self.env.clock.now())
+        };
+        match job {
+            Some(job) => {
+                self.run(job);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Chooses the next job and marks what it works on.
+    fn next_job_locked(&self, state: &mut State, class: Class, now: Duration) -> Option<Job> {
+        let job = self.choose_locked(state, class, now)?;
+        state.running = state.running.saturating_add(1);
+        match &job {
+            Job::Flush(keyspace) => {
+                state.flushing.insert(keyspace.id);
+            }
+            Job::Compact(keyspace, task) => {
+                state.start_compaction(keyspace.id, task);
+            }
+            _ => {}
+        }
+        Some(job)
+    }
+
+    fn choose_locked(&self, state: &State, class: Class, now: Duration) -> Option<Job> {
+        if self.health.is_poisoned() {
+            return None;
+        }
+        let waiting = state.retry_at.is_some_and(|at| now < at);
+        if !waiting {
+            let segment = self.prepare.swap(0, Ordering::AcqRel);
+            if segment != 0 {
+                return Some(Job::Prepare(segment));
+            }
+            if let Some(keyspace) = self.flush_candidate_locked(state) {
+                return Some(Job::Flush(keyspace));
+            }
+        }
+        if self.sync_due(now) {
+            return Some(Job::Sync);
+        }
+        if self.proof_is_due(now) {
+            return Some(Job::Proof);
+        }
+        if self.garbage.ready(now) {
+            return Some(Job::Collect);
+        }
+        if class == Class::Any && !waiting {
+            return self
+                .compaction_candidate_locked(state)
+                .map(|(keyspace, task)| Job::Compact(keyspace, task));
+        }
+        None
+    }
+
+    fn flush_candidate_locked(&self, state: &State) -> Option<Arc<KeyspaceCore>> {
+        let mut candidates: Vec<_> = state
+            .keyspaces
+            .values()
+            .filter(|keyspace| !state.flushing.contains(&keyspace.id))
+            .filter_map(|keyspace| {
+                let view = keyspace.view();
+                let oldest = view.frozen.last()?.last_seq;
+                Some((oldest, keyspace))
+            })
+            .collect();
+        candidates.sort_by_key(|(oldest, _)| *oldest);
+        candidates.first().map(|(_, keyspace)| Arc::clone(keyspace))
+    }
+
+    fn compaction_candidate_locked(&self, state: &State) -> Option<(Arc<KeyspaceCore>, Arc<Task>)> {
+        for keyspace in state.keyspaces.values() {
+            let none = Running::default();
+            let running = state.compacting.get(&keyspace.id).unwrap_or(&none);
+            if let Some(task) = pick(&keyspace.view().tree, &keyspace.shape, running) {
+                return Some((Arc::clone(keyspace), Arc::new(task)));
+            }
+        }
+        None
+    }
+
+    /// When the next job that waits for time alone becomes due.
+    fn next_timer_locked(&self, state: &State, class: Class) -> Option<Duration> {
+        let garbage = self.garbage.next_look();
+        let retry =
+            if class == Class::Flush || self.options.background_threads == 1 { state.retry_at } else { None };
+        let compaction_retry = if class == Class::Any { state.retry_at } else { None };
+        let proof = self.next_proof();
+        let sync = self.next_sync();
+        [garbage, retry, compaction_retry, proof, sync].into_iter().flatten().min()
+    }
+
+    /// Runs a job, settles what became of it and tells whoever waits.
+    fn run(&self, job: Job) {
+        let outcome = catch_unwind(AssertUnwindSafe(|| self.execute(&job))).unwrap_or_else(|_| {
+            let error =
+                Error::new(ErrorKind::Poisoned, format!("a panic in background work ({})", job.name()));
+            self.poison(&error);
+            Err(error)
+        });
+        let event = outcome
+            .as_ref()
+            .err()
+            .map(|error| Event::BackgroundError { job: job.name(), error: error.clone() });
+        {
+            let mut state = self.state.lock();
+            state.running = state.running.saturating_sub(1);
+            match &job {
+                Job::Flush(keyspace) => {
+                    state.flushing.remove(&keyspace.id);
+                }
+                Job::Compact(keyspace, task) => state.end_compaction(keyspace.id, task, is_damage(&outcome)),
+                _ => {}
+            }
+            match &outcome {
+                Ok(()) if matches!(job, Job::Flush(_) | Job::Compact(..) | Job::Prepare(_)) => {
+                    state.retry_at = None;
+                    state.retry_pause = Duration::ZERO;
+                }
+                Ok(()) => {}
+                Err(error) => self.note_failure_locked(&mut state, &job, error),
+            }
+            self.update_stall_locked(&state);
+            self.progress.notify_all();
+            self.work.notify_all();
+        }
+        match &outcome {
+            Ok(()) if matches!(job, Job::Flush(_)) => self.health.clear_no_space(),
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::NoSpace => self.health.set_no_space(error),
+            Err(_) => {}
+        }
+        if let Some(event) = event
+            && !self.cancel.load(Ordering::Acquire)
+        {
+            self.emit(&event);
+        }
+    }
+
+    fn note_failure_locked(&self, state: &mut State, job: &Job, error: &Error) {
+        if matches!(job, Job::Compact(..))
+            && (error.kind() == ErrorKind::Closed || is_damage(&Err(error.clone())))
+        {
+            return;
+        }
+        let pause = state.retry_pause.saturating_mul(2).clamp(RETRY_PAUSE_MIN, RETRY_PAUSE_MAX);
+        state.retry_pause = pause;
+        state.retry_at = Some(self.env.clock.now().saturating_add(pause));
+        if let Job::Prepare(segment) = job {
+            self.prepare.store(*segment, Ordering::Release);
+        }
+    }
+
+    fn execute(&self, job: &Job) -> Result<()> {
+        match job {
+            Job::Prepare(segment) => self.prepare_segment(*segment),
+            Job::Flush(keyspace) => self.flush(keyspace),
+            Job::Compact(keyspace, task) => self.compact(keyspace, task),
+            Job::Sync => self.periodic_sync(),
+            Job::Proof => self.prove_sync(),
+            Job::Collect => self.collect(),
+        }
+    }
+
+    /// Waits until nothing is left to do in the background.
+    pub(crate) fn wait_for_background(&self) -> Result<()> {
+        if !self.has_threads() {
+            while self.run_one_job() {
+                self.health.check_not_poisoned()?;
+            }
+            return Ok(());
+        }
+        let mut state = self.state.lock();
+        loop {
+            self.health.check_not_poisoned()?;
+            self.health.check_open()?;
+            if state.running == 0 && !self.has_work_locked(&state) {
+                return Ok(());
+            }
+            if let Some(full) = self.health.no_space() {
+                return Err(full);
+            }
+            self.work.notify_all();
+            self.progress.wait_for(&mut state, Duration::from_millis(500));
+        }
+    }
+
+    fn has_work_locked(&self, state: &State) -> bool {
+        self.flush_candidate_locked(state).is_some() || self.compaction_candidate_locked(state).is_some()
+    }
+
+    // Syncing in the background.
+
+    fn sync_due(&self, now: Duration) -> bool {
+        self.next_sync().is_some_and(|at| now >= at)
+    }
+
+    fn next_sync(&self) -> Option<Duration> {
+        let interval = self.options.sync_interval?;
+        if !self.pipeline.has_unsynced() {
+            return None;
+        }
+        Some(
+            Duration::from_nanos(self.stats.last_sync_nanos.load(Ordering::Relaxed)).saturating_add(interval),
+        )
+    }
+
+    fn periodic_sync(&self) -> Result<()> {
+        let now = u64::try_from(self.env.clock.now().as_nanos()).unwrap_or(u64::MAX);
+        self.stats.last_sync_nanos.store(now, Ordering::Relaxed);
+        self.sync()
+    }
+
+    /// After a sync: a proof of it is due once the log is idle.
+    #[inline]
+    pub(crate) fn arm_proof(&self) {
+        if self.proof_due.load(Ordering::Relaxed) == 0 {
+            self.arm_proof_now();
+        }
+    }
+
+    #[cold]
+    fn arm_proof_now(&self) {
+        let at = self.env.clock.now().saturating_add(PROOF_IDLE);
+        self.proof_due.store(u64::try_from(at.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.signal_work();
+    }
+
+    fn next_proof(&self) -> Option<Duration> {
+        match self.proof_due.load(Ordering::Relaxed) {
+            0 => None,
+            nanos => Some(Duration::from_nanos(nanos)),
+        }
+    }
+
+    fn proof_is_due(&self, now: Duration) -> bool {
+        self.next_proof().is_some_and(|at| now >= at)
+    }
+
+    /// Writes a record that says how far the log is durable, so that damage before it cannot pass for a torn tail.
+    fn prove_sync(&self) -> Result<()> {
+        self.proof_due.store(0, Ordering::Relaxed);
+        let syncs = self.pipeline.syncs();
+        if self.stats.proven_syncs.swap(syncs, Ordering::Relaxed) != syncs && self.pipeline.has_unsynced() {
+            // Still busy: the next record carries the proof.
+            self.arm_proof_now();
+            return Ok(());
+        }
+        let segment = {
+            let mut commit = self.commit.lock();
+            let Some(segment) = commit.log.active() else { return Ok(()) };
+            match commit.log.write_proof() {
+                Ok(true) => segment,
+                Ok(false) => return Ok(()),
+                Err(error) => {
+                    drop(commit);
+                    if error.kind() == ErrorKind::Poisoned {
+                        self.poison(&error);
+                    }
+                    return Err(error);
+                }
+            }
+        };
+        if let Err(error) = segment.sync() {
+            self.poison(&error);
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    fn prepare_segment(&self, number: SegmentNo) -> Result<()> {
+        if self.commit.lock().log.wants_prepared() != Some(number) {
+            return Ok(());
+        }
+        let prepared = wal::prepare(&self.env, &self.dir, self.db_id, number, &self.log_options())?;
+        self.commit.lock().log.offer_prepared(prepared);
+        Ok(())
+    }
+}
+
+impl State {
+    /// Notes that a compaction begins.
+    pub(crate) fn start_compaction(&mut self, keyspace: KeyspaceId, task: &Arc<Task>) {
+        self.compacting.entry(keyspace).or_default().add(Arc::clone(task));
+        self.compactions = self.compactions.saturating_add(1);
+    }
+
+    /// Notes that a compaction ended. After damage in its inputs its tables stay marked: trying again cannot help,
+    /// and what is sound in them stays readable.
+    pub(crate) fn end_compaction(&mut self, keyspace: KeyspaceId, task: &Arc<Task>, damaged: bool) {
+        self.compactions = self.compactions.saturating_sub(1);
+        if !damaged && let Some(running) = self.compacting.get_mut(&keyspace) {
+            running.remove(task);
+        }
+    }
+}
+
+/// Whether a job failed for what is on the disk and will be there the next time too.
+pub(crate) fn is_damage(outcome: &Result<()>) -> bool {
+    let kind = outcome.as_ref().err().map(Error::kind);
+    matches!(kind, Some(ErrorKind::Corruption | ErrorKind::VersionUnsupported))
+}

@@ -1,0 +1,163 @@
+//! `Batch`: several writes, over any keyspaces, that happen together or not at all.
+
+use super::core::Core;
+use super::db::{Handle, Keyspace};
+use super::options::{Durability, WriteOptions};
+use crate::base::error::{Error, ErrorKind, Result};
+use crate::base::types::{KeyspaceId, SeqNo};
+use crate::wal::BatchBuilder;
+use std::cell::RefCell;
+use std::fmt;
+use std::sync::Arc;
+
+/// Collects writes and commits them atomically: to readers, and on disk.
+///
+/// ```
+/// # fn main() -> esker::Result<()> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let db = esker::Db::open(dir.path())?;
+/// let (users, emails) = (db.keyspace("users")?, db.keyspace("emails")?);
+/// let mut batch = db.batch();
+/// batch.put(&users, "1", "ada")?;
+/// batch.put(&emails, "ada@example.org", "1")?;
+/// batch.commit()?;
+/// # Ok(()) }
+/// ```
+pub struct Batch {
+    handle: Arc<Handle>,
+    builder: BatchBuilder,
+}
+
+/// Proof of a commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Receipt {
+    /// Sequence number of the commit's last operation: commits are ordered by it.
+    pub seq: u64,
+}
+
+impl fmt::Debug for Batch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Batch").field("len", &self.len()).finish_non_exhaustive()
+    }
+}
+
+impl Batch {
+    pub(crate) fn new(handle: Arc<Handle>) -> Batch {
+        Batch { handle, builder: BatchBuilder::new() }
+    }
+
+    /// Sets a key. Of several writes to one key the last wins.
+    ///
+    /// # Errors
+    /// `InvalidArgument`, `LimitExceeded`: the entry is not added. `NotFound` for a dropped keyspace.
+    pub fn put(&mut self, keyspace: &Keyspace, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<()> {
+        let (key, value) = (key.as_ref(), value.as_ref());
+        let id = self.check_keyspace(keyspace)?;
+        self.check_size(key.len().saturating_add(value.len()))?;
+        self.builder.put(id, key, value)
+    }
+
+    /// Removes a key, present or not.
+    ///
+    /// # Errors
+    /// As [`put`](Batch::put).
+    pub fn delete(&mut self, keyspace: &Keyspace, key: impl AsRef<[u8]>) -> Result<()> {
+        let key = key.as_ref();
+        let id = self.check_keyspace(keyspace)?;
+        self.check_size(key.len())?;
+        self.builder.delete(id, key)
+    }
+
+    /// Number of writes in it.
+    pub fn len(&self) -> usize {
+        self.builder.count() as usize
+    }
+
+    /// Whether it has no writes.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Removes all writes, keeping the memory.
+    pub fn clear(&mut self) {
+        self.builder.clear();
+    }
+
+    /// Commits with the database's durability.
+    ///
+    /// # Errors
+    /// See [`Db::put`](crate::Db::put).
+    pub fn commit(self) -> Result<Receipt> {
+        self.commit_with(WriteOptions::new())
+    }
+
+    /// Commits.
+    ///
+    /// # Errors
+    /// See [`Db::put`](crate::Db::put); `InvalidArgument` for [`Durability::Memory`] over several keyspaces.
+    pub fn commit_with(self, options: WriteOptions) -> Result<Receipt> {
+        let core = self.handle.core();
+        if self.is_empty() {
+            core.health.check_writable()?;
+            return Ok(Receipt { seq: core.pipeline.visible() });
+        }
+        let batch = self.builder.freeze();
+        let seq = core.timed_write(|| {
+            core.commit(&batch, self.builder.keyspaces(), core.durability(options.durability))
+        })?;
+        Ok(Receipt { seq })
+    }
+
+    fn check_keyspace(&self, keyspace: &Keyspace) -> Result<KeyspaceId> {
+        if !keyspace.belongs_to(&self.handle) {
+            return Err(Error::new(ErrorKind::InvalidArgument, "the keyspace belongs to another database"));
+        }
+        keyspace.core_keyspace().check_exists()?;
+        Ok(keyspace.core_keyspace().id)
+    }
+
+    /// Refuses an entry of so many bytes if the batch would become too large with it.
+    fn check_size(&self, more: usize) -> Result<()> {
+        /// Most that an entry takes beside its key and value.
+        const OVERHEAD: usize = 24;
+        let limit = self.handle.core().options.batch_bytes_max;
+        let bytes = self.builder.bytes_len().saturating_add(more).saturating_add(OVERHEAD);
+        if bytes as u64 > limit {
+            return Err(Error::new(
+                ErrorKind::LimitExceeded,
+                format!("a batch has at most {limit} bytes (batch_bytes_max); split it"),
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// A thread keeps its buffer for single writes up to this size.
+const SINGLE_BYTES_KEPT: usize = 1 << 20;
+
+thread_local! {
+    /// Reused by single writes.
+    static SINGLE: RefCell<BatchBuilder> = RefCell::new(BatchBuilder::new());
+}
+
+impl Core {
+    /// Commits one write.
+    pub(crate) fn write_one(
+        &self,
+        keyspace: KeyspaceId,
+        durability: Durability,
+        fill: impl FnOnce(&mut BatchBuilder) -> Result<()>,
+    ) -> Result<SeqNo> {
+        let batch = SINGLE.with_borrow_mut(|builder| {
+            builder.clear();
+            fill(builder)?;
+            let batch = builder.freeze();
+            if batch.bytes.len() > SINGLE_BYTES_KEPT {
+                *builder = BatchBuilder::new();
+            }
+            Ok::<_, Error>(batch)
+        })?;
+        self.timed_write(|| self.commit(&batch, &[keyspace], durability))
+    }
+}

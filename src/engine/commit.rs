@@ -1,0 +1,215 @@
+//! The write path: admission, a sequence number and a place in the log under one short lock, then memtables and
+//! publication outside of it.
+
+use super::core::{CommitState, Core, SegmentTarget};
+use super::options::Durability;
+use super::pipeline::{SyncTarget, Ticket};
+use super::stall::Room;
+use crate::base::error::{Error, ErrorKind, Result};
+use crate::base::key::Trailer;
+use crate::base::types::{KeyspaceId, SEQ_MAX, SegmentNo, SeqNo};
+use crate::memtable::{ActiveMemtable, Place};
+use crate::record::RecordKind;
+use crate::wal::{BatchError, FrozenBatch, ops};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// What a commit got under the commit lock.
+struct Reserved {
+    ticket: Ticket,
+    first_seq: SeqNo,
+    memtables: Memtables,
+}
+
+/// The memtables of a batch's keyspaces; nearly always one.
+enum Memtables {
+    One(Arc<ActiveMemtable>),
+    Many(Vec<(KeyspaceId, Arc<ActiveMemtable>)>),
+}
+
+impl Memtables {
+    fn of(&self, id: KeyspaceId) -> Option<&ActiveMemtable> {
+        match self {
+            Memtables::One(memtable) => Some(memtable),
+            Memtables::Many(all) => {
+                all.iter().find(|(other, _)| *other == id).map(|(_, memtable)| &**memtable)
+            }
+        }
+    }
+}
+
+impl Core {
+    /// Commits a batch over these keyspaces: all of it or nothing. Answers the sequence number of its last operation.
+    pub(crate) fn commit(
+        &self,
+        batch: &FrozenBatch,
+        keyspaces: &[KeyspaceId],
+        durability: Durability,
+    ) -> Result<SeqNo> {
+        let bytes = batch.bytes.len() as u64;
+        if bytes > self.options.batch_bytes_max {
+            let limit = self.options.batch_bytes_max;
+            return Err(Error::new(
+                ErrorKind::LimitExceeded,
+                format!("a batch has at most {limit} bytes (batch_bytes_max), this one has {bytes}"),
+            ));
+        }
+        if durability == Durability::Memory && keyspaces.len() > 1 {
+            return Err(Error::new(
+                ErrorKind::InvalidArgument,
+                "a batch over several keyspaces cannot have durability Memory: they are flushed one by one",
+            ));
+        }
+        self.health.check_writable()?;
+        self.admit(bytes)?;
+        let reserved = self.reserve(batch, keyspaces, durability)?;
+        let applied = self.apply(batch, &reserved);
+        let done = match applied {
+            Ok(()) => self.pipeline.complete(reserved.ticket),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = done {
+            self.poison(&error);
+            return Err(error);
+        }
+        if durability == Durability::Disk {
+            self.arm_proof();
+        }
+        self.stats.commits.add(1);
+        self.stats.bytes_written_user.add(bytes);
+        Ok(reserved.ticket.last_seq())
+    }
+
+    /// Under the commit lock: room in the memtables, sequence numbers, the log record, a place in the queue.
+    fn reserve(
+        &self,
+        batch: &FrozenBatch,
+        keyspaces: &[KeyspaceId],
+        durability: Durability,
+    ) -> Result<Reserved> {
+        let bytes = batch.bytes.len();
+        loop {
+            let mut commit = self.commit.lock();
+            self.health.check_writable()?;
+            if let Room::Full(reason) = self.make_room_locked(&mut commit, keyspaces, bytes)? {
+                drop(commit);
+                self.wait_for_room(reason)?;
+                continue;
+            }
+            let first_seq = commit.next_seq;
+            let last_seq = first_seq.saturating_add(u64::from(batch.count)).saturating_sub(1);
+            if last_seq > SEQ_MAX {
+                return Err(Error::new(ErrorKind::LimitExceeded, "all 2^56 sequence numbers are used up"));
+            }
+            let logged = match durability {
+                Durability::Memory => None,
+                _ => Some(self.log_locked(&mut commit, batch, first_seq)?),
+            };
+            commit.next_seq = last_seq.saturating_add(1);
+            let memtables =
+                note_use(&mut commit, keyspaces, logged.as_ref().map(|(segment, _)| *segment), bytes)?;
+            let target = logged.as_ref().map(|(_, target)| target);
+            let ticket = self.pipeline.enter(last_seq, target, durability == Durability::Disk);
+            return Ok(Reserved { ticket, first_seq, memtables });
+        }
+    }
+
+    /// Appends the batch to the log; answers its segment and what syncs it.
+    fn log_locked(
+        &self,
+        commit: &mut CommitState,
+        batch: &FrozenBatch,
+        first_seq: SeqNo,
+    ) -> Result<(SegmentNo, Arc<dyn SyncTarget>)> {
+        let appended = commit.log.append(RecordKind::Batch, first_seq, batch.count, &batch.bytes);
+        let segment = match appended {
+            Ok(segment) => segment,
+            Err(error) => {
+                if error.kind() == ErrorKind::Poisoned {
+                    self.poison(&error);
+                }
+                return Err(error);
+            }
+        };
+        if let Some((number, target)) = &commit.target
+            && *number == segment
+        {
+            return Ok((segment, Arc::clone(target)));
+        }
+        let active = commit
+            .log
+            .active()
+            .ok_or_else(|| Error::new(ErrorKind::Poisoned, "the log has no active segment"))?;
+        let target: Arc<dyn SyncTarget> = Arc::new(SegmentTarget(active));
+        commit.target = Some((segment, Arc::clone(&target)));
+        if let Some(next) = commit.log.wants_prepared() {
+            self.prepare.store(next, Ordering::Release);
+            self.signal_work();
+        }
+        Ok((segment, target))
+    }
+
+    /// Puts the batch's entries into their memtables. They are invisible until published.
+    fn apply(&self, batch: &FrozenBatch, reserved: &Reserved) -> Result<()> {
+        let malformed = |error: BatchError| error.into_error(Path::new("(batch in memory)"), 0);
+        let mut seq = reserved.first_seq;
+        for op in ops(&batch.bytes).map_err(malformed)? {
+            let op = op.map_err(malformed)?;
+            let memtable = reserved
+                .memtables
+                .of(op.keyspace)
+                .ok_or_else(|| malformed(BatchError::Malformed("an unlisted keyspace")))?;
+            let place = Place {
+                key_start: op.key_start,
+                key_len: op.key.len(),
+                value_start: op.value_start,
+                value_len: op.value.len(),
+            };
+            memtable.insert(&batch.bytes, place, Trailer::new(seq, op.kind))?;
+            seq = seq.saturating_add(1);
+        }
+        Ok(())
+    }
+
+    /// Makes everything committed so far durable.
+    pub(crate) fn sync(&self) -> Result<()> {
+        self.health.check_writable()?;
+        match self.pipeline.sync_to(self.pipeline.visible()) {
+            Ok(()) => {
+                self.arm_proof();
+                Ok(())
+            }
+            Err(error) => {
+                self.poison(&error);
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Notes that the memtables of these keyspaces got entries in this segment.
+fn note_use(
+    commit: &mut CommitState,
+    keyspaces: &[KeyspaceId],
+    segment: Option<SegmentNo>,
+    bytes: usize,
+) -> Result<Memtables> {
+    let mut all = Vec::new();
+    for id in keyspaces {
+        let active = commit
+            .active
+            .get_mut(id)
+            .ok_or_else(|| Error::new(ErrorKind::NotFound, "the keyspace was dropped"))?;
+        active.used = true;
+        if active.first_segment.is_none() {
+            active.first_segment = segment;
+        }
+        active.memtable.charge_owner(bytes);
+        if keyspaces.len() == 1 {
+            return Ok(Memtables::One(Arc::clone(&active.memtable)));
+        }
+        all.push((*id, Arc::clone(&active.memtable)));
+    }
+    Ok(Memtables::Many(all))
+}

@@ -1,0 +1,640 @@
+//! The handles of the public API: [`Db`], [`Keyspace`], [`Snapshot`].
+
+use super::batch::Batch;
+use super::core::Core;
+use super::cursor::{Bounds, Cursor};
+use super::iter::Iter;
+use super::keyspace::KeyspaceCore;
+use super::options::{KeyspaceOptions, Options, ResolvedOptions, WriteOptions};
+use super::snapshot::Registration;
+use super::stats::Stats;
+use super::verify::VerifyReport;
+use crate::base::error::{Error, ErrorKind, Result};
+use crate::base::slice::Slice;
+use crate::base::sync::{Mutex, Rank};
+use crate::base::types::{KeyspaceId, SeqNo};
+use crate::env::JoinHandle;
+use std::fmt;
+use std::ops::RangeBounds;
+use std::path::Path;
+use std::sync::Arc;
+
+/// What all handles of an open database share; the last one to go closes it.
+pub(crate) struct Handle {
+    core: Arc<Core>,
+    /// Background threads; taken by the close.
+    threads: Mutex<Option<Vec<Box<dyn JoinHandle>>>>,
+}
+
+impl Handle {
+    pub(crate) fn new(core: Arc<Core>, threads: Vec<Box<dyn JoinHandle>>) -> Handle {
+        Handle { core, threads: Mutex::new(Rank::Leaf, Some(threads)) }
+    }
+
+    #[inline]
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
+    fn close(&self) -> Result<()> {
+        let threads = self.threads.lock().take();
+        match threads {
+            Some(threads) => self.core.close(threads),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if let Err(error) = self.close() {
+            let job = "closing the database on drop";
+            self.core.emit(&super::events::Event::BackgroundError { job, error });
+        }
+    }
+}
+
+/// An open database. Cheap to clone; every clone is the same database.
+///
+/// Keys are 1 byte to 64 KiB - 1 and ordered byte by byte, values are up to 1 GiB. Methods without a keyspace work on
+/// the default one. All methods can be called from many threads at once.
+///
+/// ```
+/// # fn main() -> esker::Result<()> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let path = dir.path();
+/// let db = esker::Db::open(path)?;
+/// db.put("user:1", "ada")?; // on the disk when this returns
+/// assert_eq!(db.get("user:1")?.unwrap(), "ada");
+/// for item in db.prefix("user:") {
+///     let (key, value) = item?;
+///     println!("{key:?} = {value:?}");
+/// }
+/// db.close()?;
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Db {
+    default: Keyspace,
+}
+
+impl fmt::Debug for Db {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Db").field("path", &self.core().dir).finish_non_exhaustive()
+    }
+}
+
+impl Db {
+    /// Opens the database in this directory with default options, creating it if it is not there.
+    ///
+    /// # Errors
+    /// See [`Options::open`].
+    pub fn open(path: impl AsRef<Path>) -> Result<Db> {
+        Options::new().open(path)
+    }
+
+    pub(crate) fn new(handle: Handle) -> Result<Db> {
+        let handle = Arc::new(handle);
+        let keyspace = handle.core.state.lock().keyspaces.get(&KeyspaceId::DEFAULT).cloned();
+        let Some(keyspace) = keyspace else {
+            return Err(Error::corrupt(&handle.core.dir, None, "the default keyspace", "none"));
+        };
+        Ok(Db { default: Keyspace { handle, keyspace } })
+    }
+
+    #[inline]
+    fn core(&self) -> &Arc<Core> {
+        self.default.handle.core()
+    }
+
+    /// Sets a key, with the database's durability (by default: on the disk when this returns).
+    ///
+    /// # Errors
+    /// Nothing was written with `InvalidArgument`, `LimitExceeded`, `NoSpace`, `Stalled`, `Io`, `Poisoned`, `Closed`.
+    /// With `OutcomeUnknown` the disk did not confirm: after reopening the write is there whole or not at all.
+    #[inline]
+    pub fn put(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<()> {
+        self.default.put(key, value)
+    }
+
+    /// Sets a key with options of this write.
+    ///
+    /// # Errors
+    /// See [`put`](Db::put).
+    pub fn put_with(
+        &self,
+        key: impl AsRef<[u8]>,
+        value: impl AsRef<[u8]>,
+        options: WriteOptions,
+    ) -> Result<()> {
+        self.default.put_with(key, value, options)
+    }
+
+    /// Removes a key, present or not.
+    ///
+    /// # Errors
+    /// See [`put`](Db::put).
+    pub fn delete(&self, key: impl AsRef<[u8]>) -> Result<()> {
+        self.default.delete(key)
+    }
+
+    /// Removes a key with options of this write.
+    ///
+    /// # Errors
+    /// See [`put`](Db::put).
+    pub fn delete_with(&self, key: impl AsRef<[u8]>, options: WriteOptions) -> Result<()> {
+        self.default.delete_with(key, options)
+    }
+
+    /// The value of a key, `None` when it has none.
+    ///
+    /// # Errors
+    /// `Corruption`, `Io`: never taken for absence. `Closed`.
+    #[inline]
+    pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Slice>> {
+        self.default.get(key)
+    }
+
+    /// Whether a key has a value.
+    ///
+    /// # Errors
+    /// See [`get`](Db::get).
+    pub fn contains_key(&self, key: impl AsRef<[u8]>) -> Result<bool> {
+        self.default.contains_key(key)
+    }
+
+    /// The values of several keys, all as of one moment, in the order asked.
+    ///
+    /// # Errors
+    /// See [`get`](Db::get).
+    pub fn multi_get<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<Vec<Option<Slice>>> {
+        self.default.multi_get(keys)
+    }
+
+    /// All entries in key order.
+    pub fn iter(&self) -> Iter {
+        self.default.iter()
+    }
+
+    /// The entries whose keys lie in a range.
+    pub fn range<K: AsRef<[u8]>>(&self, range: impl RangeBounds<K>) -> Iter {
+        self.default.range(range)
+    }
+
+    /// The entries whose keys start with these bytes.
+    pub fn prefix(&self, prefix: impl AsRef<[u8]>) -> Iter {
+        self.default.prefix(prefix)
+    }
+
+    /// A cursor that lends keys and values.
+    ///
+    /// # Errors
+    /// `Closed`.
+    pub fn cursor(&self) -> Result<Cursor> {
+        self.default.cursor()
+    }
+
+    /// The state of all keyspaces at this moment, to read from as long as it is kept.
+    pub fn snapshot(&self) -> Snapshot {
+        let registration = self.core().registry.register(&self.core().pipeline);
+        Snapshot { default: self.default.clone(), registration }
+    }
+
+    /// An empty batch.
+    pub fn batch(&self) -> Batch {
+        Batch::new(Arc::clone(&self.default.handle))
+    }
+
+    /// The keyspace of this name, created with default options if it does not exist.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for an empty name or one over 255 bytes; as [`put`](Db::put) when it has to be created.
+    pub fn keyspace(&self, name: &str) -> Result<Keyspace> {
+        self.keyspace_with(name, &KeyspaceOptions::default())
+    }
+
+    /// The keyspace of this name, created with these options if it does not exist. An existing keyspace keeps its own.
+    ///
+    /// # Errors
+    /// See [`keyspace`](Db::keyspace).
+    pub fn keyspace_with(&self, name: &str, options: &KeyspaceOptions) -> Result<Keyspace> {
+        let keyspace = self.core().keyspace_or_create(name, options)?;
+        Ok(Keyspace { handle: Arc::clone(&self.default.handle), keyspace })
+    }
+
+    /// The keyspace of this name.
+    ///
+    /// # Errors
+    /// `NotFound` if it does not exist.
+    pub fn existing_keyspace(&self, name: &str) -> Result<Keyspace> {
+        self.core().health.check_open()?;
+        match self.core().find_keyspace(name) {
+            Some(keyspace) => Ok(Keyspace { handle: Arc::clone(&self.default.handle), keyspace }),
+            None => Err(Error::new(ErrorKind::NotFound, format!("there is no keyspace {name:?}"))),
+        }
+    }
+
+    /// Removes a keyspace and all its data. Handles of it answer `NotFound` from then on. Its files go when the last
+    /// reader is gone.
+    ///
+    /// # Errors
+    /// `NotFound`; `InvalidArgument` for the default keyspace; as [`put`](Db::put).
+    pub fn drop_keyspace(&self, name: &str) -> Result<()> {
+        self.core().drop_keyspace(name)
+    }
+
+    /// Names of all keyspaces, sorted.
+    pub fn keyspaces(&self) -> Vec<String> {
+        self.core().keyspace_names()
+    }
+
+    /// The keyspace that the methods of `Db` itself work on.
+    pub fn default_keyspace(&self) -> Keyspace {
+        self.default.clone()
+    }
+
+    /// Makes every logged commit so far durable, whatever its own durability was.
+    ///
+    /// # Errors
+    /// The failed sync; the database is poisoned then.
+    pub fn sync(&self) -> Result<()> {
+        self.core().sync()
+    }
+
+    /// Every logged commit up to this sequence number survives a power cut.
+    pub fn durable_seq(&self) -> u64 {
+        self.core().pipeline.durable()
+    }
+
+    /// Sequence number of the newest commit that readers see.
+    pub fn latest_seq(&self) -> u64 {
+        self.core().pipeline.visible()
+    }
+
+    /// Writes what is in memory into tables, in all keyspaces.
+    ///
+    /// # Errors
+    /// `NoSpace`, `Poisoned`, `Stalled`, `Io`, `Closed`.
+    pub fn flush(&self) -> Result<()> {
+        let keyspaces: Vec<_> = self.core().state.lock().keyspaces.values().cloned().collect();
+        self.core().health.check_writable()?;
+        for keyspace in keyspaces {
+            match self.core().flush_keyspace(&keyspace) {
+                Err(_) if keyspace.is_dropped() => {}
+                other => other?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Rewrites the tables of the default keyspace into one sorted run, dropping what no reader needs.
+    ///
+    /// # Errors
+    /// `NoSpace`, `Poisoned`, `Corruption`, `Io`, `Closed`; the data is as before.
+    pub fn compact(&self) -> Result<()> {
+        self.default.compact()
+    }
+
+    /// As [`compact`](Db::compact) for the keys of a range.
+    ///
+    /// # Errors
+    /// See [`compact`](Db::compact).
+    pub fn compact_range<K: AsRef<[u8]>>(&self, range: impl RangeBounds<K>) -> Result<()> {
+        self.default.compact_range(range)
+    }
+
+    /// Returns when flushes and compactions have nothing left to do.
+    ///
+    /// # Errors
+    /// `NoSpace`, `Poisoned`, `Closed`.
+    pub fn wait_for_background(&self) -> Result<()> {
+        self.core().wait_for_background()
+    }
+
+    /// Runs one queued piece of background work on this thread; says whether there was one. For databases opened
+    /// with [`background_threads(0)`](Options::background_threads), such as simulations.
+    pub fn run_background_job(&self) -> bool {
+        self.core().run_one_job()
+    }
+
+    /// Sizes, counts and latencies.
+    pub fn stats(&self) -> Stats {
+        self.core().statistics()
+    }
+
+    /// The options in force.
+    pub fn options(&self) -> &ResolvedOptions {
+        &self.core().options
+    }
+
+    /// Reads every table from the first to the last byte and checks checksums, order, counts and structure.
+    ///
+    /// # Errors
+    /// `Corruption` with the first damage found, `Io`.
+    pub fn verify(&self) -> Result<VerifyReport> {
+        self.core().verify()
+    }
+
+    /// Flushes, marks the database clean and stops its threads, for all handles. Also done when the last handle is
+    /// dropped, where errors go to the event listener.
+    ///
+    /// # Errors
+    /// What kept memory from being flushed. Nothing is lost then: the next open recovers it from the log.
+    pub fn close(self) -> Result<()> {
+        self.default.handle.close()
+    }
+}
+
+/// A keyspace: its own tree of tables and its own options, sharing the log and the commit order with the others.
+///
+/// Cheap to clone. See [`Db::keyspace`].
+#[derive(Clone)]
+pub struct Keyspace {
+    handle: Arc<Handle>,
+    keyspace: Arc<KeyspaceCore>,
+}
+
+impl fmt::Debug for Keyspace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Keyspace").field("name", &self.name()).finish_non_exhaustive()
+    }
+}
+
+impl Keyspace {
+    /// Name.
+    pub fn name(&self) -> &str {
+        &self.keyspace.name
+    }
+
+    /// The options it was created with.
+    pub fn options(&self) -> &KeyspaceOptions {
+        &self.keyspace.options
+    }
+
+    pub(crate) fn belongs_to(&self, handle: &Arc<Handle>) -> bool {
+        Arc::ptr_eq(&self.handle.core, &handle.core)
+    }
+
+    pub(crate) fn core_keyspace(&self) -> &Arc<KeyspaceCore> {
+        &self.keyspace
+    }
+
+    #[inline]
+    fn core(&self) -> &Arc<Core> {
+        self.handle.core()
+    }
+
+    fn register(&self) -> Registration {
+        self.core().registry.register(&self.core().pipeline)
+    }
+
+    /// Sets a key. See [`Db::put`].
+    ///
+    /// # Errors
+    /// See [`Db::put`]; `NotFound` once the keyspace was dropped.
+    #[inline]
+    pub fn put(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<()> {
+        self.put_with(key, value, WriteOptions::new())
+    }
+
+    /// Sets a key with options of this write.
+    ///
+    /// # Errors
+    /// See [`put`](Keyspace::put).
+    pub fn put_with(
+        &self,
+        key: impl AsRef<[u8]>,
+        value: impl AsRef<[u8]>,
+        options: WriteOptions,
+    ) -> Result<()> {
+        let (key, value) = (key.as_ref(), value.as_ref());
+        let (core, id) = (self.core(), self.keyspace.id);
+        core.write_one(id, core.durability(options.durability), |batch| batch.put(id, key, value)).map(|_| ())
+    }
+
+    /// Removes a key, present or not.
+    ///
+    /// # Errors
+    /// See [`put`](Keyspace::put).
+    pub fn delete(&self, key: impl AsRef<[u8]>) -> Result<()> {
+        self.delete_with(key, WriteOptions::new())
+    }
+
+    /// Removes a key with options of this write.
+    ///
+    /// # Errors
+    /// See [`put`](Keyspace::put).
+    pub fn delete_with(&self, key: impl AsRef<[u8]>, options: WriteOptions) -> Result<()> {
+        let key = key.as_ref();
+        let (core, id) = (self.core(), self.keyspace.id);
+        core.write_one(id, core.durability(options.durability), |batch| batch.delete(id, key)).map(|_| ())
+    }
+
+    /// The value of a key. See [`Db::get`].
+    ///
+    /// # Errors
+    /// See [`Db::get`].
+    #[inline]
+    pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Slice>> {
+        self.core().timed_get(|| self.core().get(&self.keyspace, key.as_ref()))
+    }
+
+    /// Whether a key has a value.
+    ///
+    /// # Errors
+    /// See [`Db::get`].
+    pub fn contains_key(&self, key: impl AsRef<[u8]>) -> Result<bool> {
+        Ok(self.get(key)?.is_some())
+    }
+
+    /// The values of several keys, all as of one moment, in the order asked.
+    ///
+    /// # Errors
+    /// See [`Db::get`].
+    pub fn multi_get<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<Vec<Option<Slice>>> {
+        let registration = self.register();
+        self.multi_get_at(keys, registration.seq())
+    }
+
+    fn multi_get_at<K: AsRef<[u8]>>(&self, keys: &[K], seq: SeqNo) -> Result<Vec<Option<Slice>>> {
+        self.core().stats.gets.add(keys.len() as u64);
+        let view = self.keyspace.view();
+        keys.iter().map(|key| self.core().get_in_view(&self.keyspace, &view, key.as_ref(), seq)).collect()
+    }
+
+    /// All entries in key order.
+    pub fn iter(&self) -> Iter {
+        self.iter_over(Bounds::default())
+    }
+
+    /// The entries whose keys lie in a range.
+    pub fn range<K: AsRef<[u8]>>(&self, range: impl RangeBounds<K>) -> Iter {
+        self.iter_over(Bounds::range(&range))
+    }
+
+    /// The entries whose keys start with these bytes.
+    pub fn prefix(&self, prefix: impl AsRef<[u8]>) -> Iter {
+        self.iter_over(Bounds::prefix(prefix.as_ref()))
+    }
+
+    fn iter_over(&self, bounds: Bounds) -> Iter {
+        Iter::new(self.core().cursor(&self.keyspace, self.register(), bounds))
+    }
+
+    /// A cursor that lends keys and values.
+    ///
+    /// # Errors
+    /// `Closed`; `NotFound` once the keyspace was dropped.
+    pub fn cursor(&self) -> Result<Cursor> {
+        self.core().cursor(&self.keyspace, self.register(), Bounds::default())
+    }
+
+    /// Rewrites the keyspace's tables into one sorted run, dropping what no reader needs.
+    ///
+    /// # Errors
+    /// See [`Db::compact`].
+    pub fn compact(&self) -> Result<()> {
+        self.core().compact_range(&self.keyspace, None, None)
+    }
+
+    /// As [`compact`](Keyspace::compact) for the keys of a range.
+    ///
+    /// # Errors
+    /// See [`Db::compact`].
+    pub fn compact_range<K: AsRef<[u8]>>(&self, range: impl RangeBounds<K>) -> Result<()> {
+        let bounds = Bounds::range(&range);
+        self.core().compact_range(&self.keyspace, bounds.lower.as_deref(), bounds.upper.as_deref())
+    }
+}
+
+/// The state of the database at one moment, across all keyspaces. Reads like the database.
+///
+/// Keeps the versions it sees from being dropped: let go of it when done.
+///
+/// ```
+/// # fn main() -> esker::Result<()> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let db = esker::Db::open(dir.path())?;
+/// db.put("k", "old")?;
+/// let snapshot = db.snapshot();
+/// db.put("k", "new")?;
+/// assert_eq!(snapshot.get("k")?.unwrap(), "old");
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Snapshot {
+    default: Keyspace,
+    registration: Registration,
+}
+
+impl fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Snapshot").field("seq", &self.seq()).finish_non_exhaustive()
+    }
+}
+
+impl Snapshot {
+    /// Sequence number of the newest commit it sees.
+    pub fn seq(&self) -> u64 {
+        self.registration.seq()
+    }
+
+    /// The value of a key in the default keyspace.
+    ///
+    /// # Errors
+    /// See [`Db::get`].
+    pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Slice>> {
+        self.get_in(&self.default, key)
+    }
+
+    /// The value of a key.
+    ///
+    /// # Errors
+    /// See [`Db::get`]; `InvalidArgument` for a keyspace of another database.
+    pub fn get_in(&self, keyspace: &Keyspace, key: impl AsRef<[u8]>) -> Result<Option<Slice>> {
+        self.check(keyspace)?;
+        keyspace.core().timed_get(|| keyspace.core().get_at(&keyspace.keyspace, key.as_ref(), self.seq()))
+    }
+
+    /// The values of several keys of the default keyspace.
+    ///
+    /// # Errors
+    /// See [`Db::get`].
+    pub fn multi_get<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<Vec<Option<Slice>>> {
+        self.multi_get_in(&self.default, keys)
+    }
+
+    /// The values of several keys.
+    ///
+    /// # Errors
+    /// See [`get_in`](Snapshot::get_in).
+    pub fn multi_get_in<K: AsRef<[u8]>>(
+        &self,
+        keyspace: &Keyspace,
+        keys: &[K],
+    ) -> Result<Vec<Option<Slice>>> {
+        self.check(keyspace)?;
+        keyspace.multi_get_at(keys, self.seq())
+    }
+
+    /// All entries of the default keyspace in key order.
+    pub fn iter(&self) -> Iter {
+        self.iter_over(&self.default, Bounds::default())
+    }
+
+    /// All entries of a keyspace in key order.
+    pub fn iter_in(&self, keyspace: &Keyspace) -> Iter {
+        self.iter_over(keyspace, Bounds::default())
+    }
+
+    /// The entries of the default keyspace whose keys lie in a range.
+    pub fn range<K: AsRef<[u8]>>(&self, range: impl RangeBounds<K>) -> Iter {
+        self.iter_over(&self.default, Bounds::range(&range))
+    }
+
+    /// The entries of a keyspace whose keys lie in a range.
+    pub fn range_in<K: AsRef<[u8]>>(&self, keyspace: &Keyspace, range: impl RangeBounds<K>) -> Iter {
+        self.iter_over(keyspace, Bounds::range(&range))
+    }
+
+    /// The entries of the default keyspace whose keys start with these bytes.
+    pub fn prefix(&self, prefix: impl AsRef<[u8]>) -> Iter {
+        self.iter_over(&self.default, Bounds::prefix(prefix.as_ref()))
+    }
+
+    /// The entries of a keyspace whose keys start with these bytes.
+    pub fn prefix_in(&self, keyspace: &Keyspace, prefix: impl AsRef<[u8]>) -> Iter {
+        self.iter_over(keyspace, Bounds::prefix(prefix.as_ref()))
+    }
+
+    /// A cursor over the default keyspace.
+    ///
+    /// # Errors
+    /// `Closed`.
+    pub fn cursor(&self) -> Result<Cursor> {
+        self.cursor_in(&self.default)
+    }
+
+    /// A cursor over a keyspace.
+    ///
+    /// # Errors
+    /// `Closed`, `NotFound`, `InvalidArgument` for a keyspace of another database.
+    pub fn cursor_in(&self, keyspace: &Keyspace) -> Result<Cursor> {
+        self.check(keyspace)?;
+        keyspace.core().cursor(&keyspace.keyspace, self.registration.clone(), Bounds::default())
+    }
+
+    fn iter_over(&self, keyspace: &Keyspace, bounds: Bounds) -> Iter {
+        let cursor = self
+            .check(keyspace)
+            .and_then(|()| keyspace.core().cursor(&keyspace.keyspace, self.registration.clone(), bounds));
+        Iter::new(cursor)
+    }
+
+    fn check(&self, keyspace: &Keyspace) -> Result<()> {
+        if keyspace.belongs_to(&self.default.handle) {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::InvalidArgument, "the keyspace belongs to another database"))
+    }
+}

@@ -1,0 +1,121 @@
+//! Events: what the engine tells a listener as it happens.
+
+use crate::base::error::Error;
+use std::fmt;
+
+/// Something that happened inside the engine.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Event {
+    /// A recovery read the log.
+    Recovered {
+        /// Batches replayed.
+        batches: u64,
+        /// Bytes at the end of the log that no complete record covers, dropped.
+        dropped_bytes: u64,
+    },
+    /// A copy of the manifest was damaged or behind and was written again from the other.
+    ManifestHealed {
+        /// What was wrong with it.
+        damage: Error,
+    },
+    /// A memtable became a table (or none, when nothing of it was left).
+    Flushed {
+        /// Keyspace.
+        keyspace: String,
+        /// Entries read from the memtable.
+        entries: u64,
+        /// Bytes of the table.
+        bytes: u64,
+        /// Time it took, in microseconds.
+        micros: u64,
+    },
+    /// A compaction was installed.
+    Compacted {
+        /// Keyspace.
+        keyspace: String,
+        /// Why it was picked.
+        reason: &'static str,
+        /// Level it wrote to.
+        output_level: u8,
+        /// Bytes of the input tables.
+        bytes_read: u64,
+        /// Bytes of the output tables.
+        bytes_written: u64,
+        /// Entries read and entries dropped.
+        entries: (u64, u64),
+        /// Time it took, in microseconds.
+        micros: u64,
+    },
+    /// Background work failed; its inputs are untouched.
+    BackgroundError {
+        /// What was being done.
+        job: &'static str,
+        /// Why it failed.
+        error: Error,
+    },
+    /// Writes are refused from now on until the database is reopened.
+    Poisoned {
+        /// First cause.
+        error: Error,
+    },
+    /// The disk is full: background work waits, writes go on until the log budget is used up.
+    NoSpace {
+        /// The failure that showed it.
+        error: Error,
+    },
+    /// There is space again.
+    SpaceRestored,
+    /// Writes wait, or stopped waiting, for background work.
+    Stall {
+        /// The reason, `None` when the stall ended.
+        reason: Option<&'static str>,
+    },
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Event::Recovered { batches, dropped_bytes } => {
+                write!(f, "recovered {batches} batches, dropped {dropped_bytes} bytes of torn tail")
+            }
+            Event::ManifestHealed { damage } => write!(f, "manifest copy healed: {damage}"),
+            Event::Flushed { keyspace, entries, bytes, micros } => {
+                write!(f, "flushed {entries} entries of {keyspace} into {bytes} bytes in {micros} us")
+            }
+            Event::Compacted {
+                keyspace,
+                reason,
+                output_level,
+                bytes_read,
+                bytes_written,
+                entries,
+                micros,
+            } => write!(
+                f,
+                "compacted {keyspace} into level {output_level} ({reason}): {bytes_read} to {bytes_written} bytes, {} of {} entries dropped, {micros} us",
+                entries.1, entries.0
+            ),
+            Event::BackgroundError { job, error } => write!(f, "{job} failed: {error}"),
+            Event::Poisoned { error } => write!(f, "writes stopped until reopen: {error}"),
+            Event::NoSpace { error } => write!(f, "no space: {error}"),
+            Event::SpaceRestored => write!(f, "space restored"),
+            Event::Stall { reason: Some(reason) } => write!(f, "writes wait: {reason}"),
+            Event::Stall { reason: None } => write!(f, "writes run again"),
+        }
+    }
+}
+
+/// Receives events, on the thread where they happen and with no engine lock held.
+///
+/// Keep it short. A panic in it is caught and poisons the engine.
+pub trait EventListener: Send + Sync {
+    /// Called for each event.
+    fn on_event(&self, event: &Event);
+}
+
+impl<F: Fn(&Event) + Send + Sync> EventListener for F {
+    fn on_event(&self, event: &Event) {
+        self(event)
+    }
+}

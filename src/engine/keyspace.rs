@@ -1,0 +1,127 @@
+//! A keyspace at run time: its settings, and the view of its data that readers see.
+
+use super::epoch_cell::EpochCell;
+use super::options::KeyspaceOptions;
+use crate::base::error::{Error, ErrorKind, Result};
+use crate::base::types::{KeyspaceId, SegmentNo, SeqNo};
+use crate::compaction::Shape;
+use crate::manifest::Tree;
+use crate::memtable::{ActiveMemtable, Memtable};
+use crate::sstable::TableOptions;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// A keyspace of an open database.
+#[derive(Debug)]
+pub(crate) struct KeyspaceCore {
+    /// Number in the log and the manifest.
+    pub(crate) id: KeyspaceId,
+    /// Name.
+    pub(crate) name: String,
+    /// Stored settings.
+    pub(crate) options: KeyspaceOptions,
+    /// How its tables are built.
+    pub(crate) table_options: TableOptions,
+    /// How its tree is kept.
+    pub(crate) shape: Shape,
+    /// Bytes at which its memtable is frozen.
+    pub(crate) write_buffer_bytes: usize,
+    dropped: AtomicBool,
+    view: EpochCell<View>,
+}
+
+/// What a reader of a keyspace sees, newest first: the filling memtable, the full ones, the tables.
+#[derive(Debug)]
+pub(crate) struct View {
+    /// Takes new entries.
+    pub(crate) active: Arc<ActiveMemtable>,
+    /// Waiting to be flushed, newest first.
+    pub(crate) frozen: Vec<Arc<Frozen>>,
+    /// Tables.
+    pub(crate) tree: Arc<Tree>,
+}
+
+/// A memtable that takes no more entries.
+#[derive(Debug)]
+pub(crate) struct Frozen {
+    /// The entries.
+    pub(crate) memtable: Memtable,
+    /// Every entry of this keyspace up to this sequence number is in this memtable, an older one or a table.
+    pub(crate) last_seq: SeqNo,
+    /// Oldest log segment that holds an entry of it, if any was logged.
+    pub(crate) first_segment: Option<SegmentNo>,
+}
+
+impl KeyspaceCore {
+    /// A keyspace with this view.
+    pub(crate) fn new(
+        id: KeyspaceId,
+        name: String,
+        options: KeyspaceOptions,
+        write_buffer_bytes: u64,
+        view: View,
+    ) -> KeyspaceCore {
+        let bytes =
+            if options.write_buffer_bytes == 0 { write_buffer_bytes } else { options.write_buffer_bytes };
+        KeyspaceCore {
+            id,
+            name,
+            table_options: options.table_options(),
+            shape: options.shape(),
+            options,
+            write_buffer_bytes: usize::try_from(bytes).unwrap_or(usize::MAX),
+            dropped: AtomicBool::new(false),
+            view: EpochCell::new(Arc::new(view)),
+        }
+    }
+
+    /// What a reader sees now.
+    #[inline]
+    pub(crate) fn view(&self) -> Arc<View> {
+        self.view.load()
+    }
+
+    /// Replaces what readers see. Called under the engine state lock only.
+    pub(crate) fn set_view_locked(&self, view: View) {
+        self.view.store(Arc::new(view));
+    }
+
+    /// Lets go of the data of a dropped keyspace; those who hold a view keep it.
+    pub(crate) fn forget_data(&self) {
+        let active = Arc::new(ActiveMemtable::new(0));
+        self.view.store(Arc::new(View { active, frozen: Vec::new(), tree: Arc::new(Tree::default()) }));
+    }
+
+    /// Marks it dropped.
+    pub(crate) fn mark_dropped(&self) {
+        self.dropped.store(true, Ordering::Release);
+    }
+
+    /// Whether it was dropped.
+    pub(crate) fn is_dropped(&self) -> bool {
+        self.dropped.load(Ordering::Acquire)
+    }
+
+    /// An error if it was dropped.
+    #[inline]
+    pub(crate) fn check_exists(&self) -> Result<()> {
+        if self.is_dropped() { Err(self.gone()) } else { Ok(()) }
+    }
+
+    /// The error of using a dropped keyspace.
+    pub(crate) fn gone(&self) -> Error {
+        Error::new(ErrorKind::NotFound, format!("keyspace {:?} was dropped", self.name))
+    }
+}
+
+impl View {
+    /// Bytes of the memtables that wait for a flush.
+    pub(crate) fn frozen_bytes(&self) -> u64 {
+        self.frozen.iter().fold(0u64, |sum, frozen| sum.saturating_add(frozen.memtable.bytes() as u64))
+    }
+
+    /// The same with another tree.
+    pub(crate) fn with_tree(&self, tree: Arc<Tree>) -> View {
+        View { active: Arc::clone(&self.active), frozen: self.frozen.clone(), tree }
+    }
+}

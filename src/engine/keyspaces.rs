@@ -1,0 +1,80 @@
+//! Keyspaces at run time: create, find, drop, list. Each change is durable in both manifest copies before it is seen.
+
+use super::core::Core;
+use super::keyspace::KeyspaceCore;
+use super::open::new_keyspace;
+use super::options::{KeyspaceOptions, validate_keyspace};
+use crate::base::error::{Error, ErrorKind, Result};
+use crate::base::types::KeyspaceId;
+use crate::manifest::{Edit, EditOp};
+use std::sync::Arc;
+
+impl Core {
+    /// The keyspace of this name, created with these options if it does not exist.
+    pub(crate) fn keyspace_or_create(
+        &self,
+        name: &str,
+        options: &KeyspaceOptions,
+    ) -> Result<Arc<KeyspaceCore>> {
+        self.health.check_open()?;
+        if let Some(found) = self.find_keyspace(name) {
+            return Ok(found);
+        }
+        validate_keyspace(name, options)?;
+        self.health.check_writable()?;
+        let mut commit = self.commit.lock();
+        let mut manifest = self.manifest.lock();
+        if let Some(found) = self.find_keyspace(name) {
+            return Ok(found);
+        }
+        let id = KeyspaceId(manifest.version.next_keyspace);
+        self.append_edit_locked(&mut manifest, &Edit(vec![options.creation(id, name)]))?;
+        let tree = super::flush::tree_of(&manifest.version, id)?;
+        let (core, active) = new_keyspace(id, name, options.clone(), &self.options, Vec::new(), tree);
+        commit.active.insert(id, active);
+        self.state.lock().keyspaces.insert(id, Arc::clone(&core));
+        Ok(core)
+    }
+
+    /// Drops a keyspace with all its data.
+    pub(crate) fn drop_keyspace(&self, name: &str) -> Result<()> {
+        self.health.check_writable()?;
+        let keyspace = self
+            .find_keyspace(name)
+            .ok_or_else(|| Error::new(ErrorKind::NotFound, format!("there is no keyspace {name:?}")))?;
+        if keyspace.id == KeyspaceId::DEFAULT {
+            return Err(Error::new(ErrorKind::InvalidArgument, "the default keyspace cannot be dropped"));
+        }
+        {
+            let mut commit = self.commit.lock();
+            let mut manifest = self.manifest.lock();
+            if !manifest.version.keyspaces.contains_key(&keyspace.id) {
+                return Err(keyspace.gone());
+            }
+            self.append_edit_locked(&mut manifest, &Edit(vec![EditOp::DropKeyspace { id: keyspace.id }]))?;
+            keyspace.mark_dropped();
+            commit.active.remove(&keyspace.id);
+            let mut state = self.state.lock();
+            state.keyspaces.remove(&keyspace.id);
+            self.update_stall_locked(&state);
+            self.progress.notify_all();
+            self.work.notify_all();
+        }
+        let view = keyspace.view();
+        let tables: Vec<_> = view.tree.tables().cloned().collect();
+        self.garbage.add_memtables(view.frozen.clone());
+        drop(view);
+        keyspace.forget_data();
+        self.garbage.add_tables(self, tables.into_iter());
+        self.signal_work();
+        Ok(())
+    }
+
+    /// Names of all keyspaces, sorted.
+    pub(crate) fn keyspace_names(&self) -> Vec<String> {
+        let mut names: Vec<_> =
+            self.state.lock().keyspaces.values().map(|keyspace| keyspace.name.clone()).collect();
+        names.sort();
+        names
+    }
+}

@@ -1,0 +1,475 @@
+//! Open and create: from a directory to a running [`Core`], in the one order that is safe after a crash.
+//!
+//! A clean open (the manifest's clean marker is set and no log segment is numbered at or above the marker's) reads
+//! the manifest and one directory listing, syncs nothing, creates nothing, removes nothing. Any other open first
+//! makes durable what it is about to read (log, manifest, directory), drops the cached pages, reads again from the
+//! device, and only then replays: what a reader has once seen after a recovery can then never disappear.
+
+use super::background::Class;
+use super::core::{Active, CommitState, Core, FileNumbers, ManifestState, State};
+use super::db::Handle;
+use super::events::Event;
+use super::health::Health;
+use super::keyspace::{Frozen, KeyspaceCore, View};
+use super::obsolete::Garbage;
+use super::options::{KeyspaceOptions, Options, ReadMode, ResolvedOptions};
+use super::pipeline::Pipeline;
+use super::snapshot::Registry;
+use super::stall::Stall;
+use super::stats::Counters;
+use super::tables::{Tables, parse_table_name};
+use crate::base::error::{Error, ErrorKind, Result};
+use crate::base::key::Trailer;
+use crate::base::random::SplitMix64;
+use crate::base::slice::Slice;
+use crate::base::sync::{Condvar, Mutex, Rank};
+use crate::base::types::{DbId, FileNo, KeyspaceId, SegmentNo, SeqNo};
+use crate::cache::BlockCache;
+use crate::env::{DirEntry, Env, FileLock, JoinHandle, OsFs};
+use crate::manifest::{Edit, Manifest, Version, is_manifest_file};
+use crate::memtable::{ActiveMemtable, Memtable, RunEntry};
+use crate::wal::{
+    Log, LogOptions, LogStart, Replay, ReplayedBatch, ops, parse_segment_name, replay, segment_path,
+    sync_segments,
+};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+
+/// Name of the lock file.
+const LOCK_NAME: &str = "LOCK";
+
+/// What an open found out before anything runs.
+struct Recovered {
+    manifest: Manifest,
+    version: Version,
+    log: LogStart,
+    replay: Option<Replay>,
+    /// Files that nothing names.
+    orphans: Vec<PathBuf>,
+    next_file: FileNo,
+    /// What was wrong with copies of the manifest.
+    damaged: Vec<Error>,
+    /// Whether the copies must be written again before anything else.
+    needs_heal: bool,
+}
+
+/// Opens or creates the database in a directory.
+pub(crate) fn open(options: Options, dir: &Path) -> Result<super::Db> {
+    options.validate()?;
+    let resolved = options.resolved();
+    let env = match &options.env {
+        Some(env) => env.clone(),
+        None => {
+            Env { fs: Arc::new(OsFs::with_modes(options.file_mode, options.directory_mode)), ..Env::os() }
+        }
+    };
+    let lock = claim_directory(&env, &options, dir)?;
+    let found = match find(&env, dir)? {
+        Some(found) => found,
+        None => create(&env, &options, dir)?,
+    };
+    let core = Arc::new(build(env, dir, resolved, options, lock, found)?);
+    let threads = start_threads(&core)?;
+    super::Db::new(Handle::new(core, threads))
+}
+
+/// Refuses what is not ours without touching it, then takes the lock.
+fn claim_directory(env: &Env, options: &Options, dir: &Path) -> Result<Box<dyn FileLock>> {
+    let exists = env.fs.exists(dir).map_err(|error| Error::io("open", dir, error))?;
+    let entries = if exists { list(env, dir)? } else { Vec::new() };
+    let has_manifest = entries.iter().any(|entry| is_copy(&entry.name));
+    if !has_manifest {
+        if let Some(foreign) = entries.iter().find(|entry| !is_leftover(&entry.name)) {
+            return Err(Error::new(
+                ErrorKind::NotADatabase,
+                format!(
+                    "{} holds {:?} and no manifest: it is not a database of esker",
+                    dir.display(),
+                    foreign.name
+                ),
+            ));
+        }
+        if !options.create_if_missing {
+            return Err(Error::new(
+                ErrorKind::NotFound,
+                format!("there is no database in {}", dir.display()),
+            ));
+        }
+        let anchor = env.fs.create_dir_all(dir).map_err(|error| Error::io("create", dir, error))?;
+        sync_created(env, &anchor, dir)?;
+    }
+    let path = dir.join(LOCK_NAME);
+    env.fs.lock(&path).map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock => {
+            Error::new(ErrorKind::Locked, format!("{} is open elsewhere: its lock is held", dir.display()))
+        }
+        _ => Error::io("lock", &path, error),
+    })
+}
+
+/// Whether a file is a copy of the manifest.
+fn is_copy(name: &str) -> bool {
+    is_manifest_file(name) && !is_temporary(name)
+}
+
+/// Whether a file is a copy of the manifest that was being written.
+fn is_temporary(name: &str) -> bool {
+    is_manifest_file(name) && name.ends_with(".tmp")
+}
+
+/// What an interrupted creation may have left behind.
+fn is_leftover(name: &str) -> bool {
+    name == LOCK_NAME || is_temporary(name)
+}
+
+/// Makes the new directories durable, from the one that existed down to the new one's parent.
+fn sync_created(env: &Env, anchor: &Path, dir: &Path) -> Result<()> {
+    let mut parents: Vec<&Path> =
+        dir.ancestors().skip(1).take_while(|parent| parent.starts_with(anchor)).collect();
+    parents.reverse();
+    for parent in parents {
+        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+        env.fs.sync_dir(parent).map_err(|error| Error::io("sync directory", parent, error))?;
+    }
+    Ok(())
+}
+
+fn no_manifest(dir: &Path) -> Error {
+    Error::corrupt(&dir.join("MANIFEST-A"), None, "a manifest", "neither copy")
+}
+
+fn list(env: &Env, dir: &Path) -> Result<Vec<DirEntry>> {
+    env.fs.list(dir).map_err(|error| Error::io("list", dir, error))
+}
+
+/// Reads the database; `None` when there is no manifest yet.
+fn find(env: &Env, dir: &Path) -> Result<Option<Recovered>> {
+    let entries = list(env, dir)?;
+    if !entries.iter().any(|entry| is_copy(&entry.name)) {
+        return Ok(None);
+    }
+    let Some(loaded) = Manifest::read(env, dir)? else { return Ok(None) };
+    if !loaded.needs_heal()
+        && let Some(next) = is_clean(&loaded.version, &entries)
+    {
+        let log = LogStart { next, predecessor: None, live: Vec::new() };
+        let (manifest, version) = (loaded.manifest, loaded.version);
+        let next_file = first_free_file(&version, &entries);
+        let orphans = orphans(dir, &version, &[], &entries);
+        return Ok(Some(Recovered {
+            manifest,
+            version,
+            log,
+            replay: None,
+            orphans,
+            next_file,
+            damaged: Vec::new(),
+            needs_heal: false,
+        }));
+    }
+    recover(env, dir).map(Some)
+}
+
+/// The next log number, when the last session ended cleanly and nothing happened since.
+fn is_clean(version: &Version, entries: &[DirEntry]) -> Option<SegmentNo> {
+    let next = version.clean_next_log?;
+    let newer =
+        entries.iter().filter_map(|entry| parse_segment_name(&entry.name)).any(|number| number >= next);
+    (!newer).then_some(next)
+}
+
+/// After an unclean stop: sync, forget the cache, read again, replay.
+fn recover(env: &Env, dir: &Path) -> Result<Recovered> {
+    Manifest::sync_existing(env, dir)?;
+    let Some(loaded) = Manifest::read(env, dir)? else { return Err(no_manifest(dir)) };
+    let needs_heal = loaded.needs_heal();
+    let version = loaded.version;
+    sync_segments(env, dir, version.log_number)?;
+    env.fs.sync_dir(dir).map_err(|error| Error::io("sync directory", dir, error))?;
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(2)
+        .thread_name(|index| format!("esker-replay-{index}"))
+        .build()
+        .ok();
+    let replay = replay(env, dir, version.db, version.log_number, pool.as_ref())?;
+    let entries = list(env, dir)?;
+    let orphans = orphans(dir, &version, &replay.unused, &entries);
+    Ok(Recovered {
+        manifest: loaded.manifest,
+        log: replay.start.clone(),
+        next_file: first_free_file(&version, &entries),
+        version,
+        replay: Some(replay),
+        orphans,
+        damaged: loaded.damaged,
+        needs_heal,
+    })
+}
+
+/// A table number above everything reserved and everything seen.
+fn first_free_file(version: &Version, entries: &[DirEntry]) -> FileNo {
+    let seen = entries.iter().filter_map(|entry| parse_table_name(&entry.name)).max();
+    version.files_reserved_upto.max(seen.map_or(1, |number| number.saturating_add(1))).max(1)
+}
+
+/// Files of ours that the manifest and the log do not name.
+fn orphans(dir: &Path, version: &Version, unused: &[SegmentNo], entries: &[DirEntry]) -> Vec<PathBuf> {
+    let live: BTreeSet<FileNo> = version
+        .keyspaces
+        .values()
+        .flat_map(|record| record.tree.tables())
+        .map(|table| table.number)
+        .collect();
+    let mut files = Vec::new();
+    for entry in entries {
+        let table = parse_table_name(&entry.name).is_some_and(|number| !live.contains(&number));
+        let segment = parse_segment_name(&entry.name)
+            .is_some_and(|number| number < version.log_number || unused.contains(&number));
+        if table || segment || is_temporary(&entry.name) {
+            files.push(dir.join(&entry.name));
+        }
+    }
+    files
+}
+
+/// A new database: one manifest with the default keyspace, nothing else.
+fn create(env: &Env, options: &Options, dir: &Path) -> Result<Recovered> {
+    let default = options.keyspace.creation(KeyspaceId::DEFAULT, "default");
+    let (manifest, version) = Manifest::create(env, dir, new_id(env), &Edit(vec![default]))?;
+    let log = LogStart { next: version.log_number.max(1), predecessor: None, live: Vec::new() };
+    Ok(Recovered {
+        manifest,
+        version,
+        log,
+        replay: None,
+        orphans: Vec::new(),
+        next_file: 1,
+        damaged: Vec::new(),
+        needs_heal: false,
+    })
+}
+
+fn new_id(env: &Env) -> DbId {
+    let mut random = SplitMix64::new(env.entropy());
+    (u128::from(random.next_u64()) << 64) | u128::from(random.next_u64())
+}
+
+/// Assembles the core from what was found.
+fn build(
+    env: Env,
+    dir: &Path,
+    resolved: ResolvedOptions,
+    options: Options,
+    lock: Box<dyn FileLock>,
+    mut found: Recovered,
+) -> Result<Core> {
+    let health = Health::new(options.listener);
+    heal(&health, &mut found)?;
+    let version = found.version;
+    let replayed = match &found.replay {
+        Some(replay) => replayed_memtables(&version, replay, &dir.join("*.wal"))?,
+        None => BTreeMap::new(),
+    };
+    let last_seq = last_sequence(&version, found.replay.as_ref());
+    let (keyspaces, active) = keyspaces(&version, &resolved, replayed)?;
+    let blocks = Arc::new(BlockCache::new(resolved.block_cache_bytes));
+    let mode = match resolved.read_mode {
+        ReadMode::Mmap => crate::sstable::ReadMode::Mmap,
+        ReadMode::Pread => crate::sstable::ReadMode::Pread,
+    };
+    let tables = Tables::new(
+        Arc::clone(&env.fs),
+        dir.to_path_buf(),
+        version.db,
+        mode,
+        blocks,
+        resolved.table_cache_bytes,
+        resolved.max_open_files,
+    );
+    let log_options = LogOptions { segment_bytes: resolved.wal_segment_bytes, mapped: resolved.wal_mapped };
+    let log = Log::new(&env, dir, version.db, log_options, found.log);
+    let commit = CommitState { next_seq: last_seq.saturating_add(1), log, target: None, active };
+    let garbage = Garbage::new();
+    match found.replay {
+        Some(_) => garbage.add_files(found.orphans),
+        // A clean open changes nothing.
+        None => garbage.hold_files(found.orphans),
+    }
+    if let Some(replay) = &found.replay {
+        let batches =
+            replay.segments.iter().fold(0u64, |sum, one| sum.saturating_add(one.batches.len() as u64));
+        health.emit(&Event::Recovered { batches, dropped_bytes: replay.dropped_bytes });
+    }
+    let db_id = version.db;
+    let stats = Counters::default();
+    stats.wal_bytes_dropped.add(found.replay.as_ref().map_or(0, |replay| replay.dropped_bytes));
+    Ok(Core {
+        dir: dir.to_path_buf(),
+        db_id,
+        options: resolved,
+        health,
+        commit: Mutex::new(Rank::Commit, commit),
+        pipeline: Pipeline::new(last_seq),
+        manifest: Mutex::new(Rank::Manifest, ManifestState { manifest: found.manifest, version }),
+        files: FileNumbers::new(found.next_file),
+        state: Mutex::new(Rank::Engine, State { keyspaces, ..State::default() }),
+        work: Condvar::default(),
+        progress: Condvar::default(),
+        registry: Arc::new(Registry::new()),
+        tables: Arc::new(tables),
+        garbage,
+        stall: Stall::new(),
+        stats,
+        cancel: AtomicBool::new(false),
+        lock,
+        prepare: AtomicU64::new(0),
+        proof_due: AtomicU64::new(0),
+        env,
+    })
+}
+
+/// Writes damaged manifest copies again from the sound one.
+fn heal(health: &Health, found: &mut Recovered) -> Result<()> {
+    if !found.needs_heal {
+        return Ok(());
+    }
+    match found.manifest.heal(&found.version) {
+        Ok(version) => found.version = version,
+        // A full disk must not keep a database from being read: the next append heals.
+        Err(error) if error.kind() == ErrorKind::NoSpace => {}
+        Err(error) => return Err(error),
+    }
+    for damage in &found.damaged {
+        health.emit(&Event::ManifestHealed { damage: damage.clone() });
+    }
+    Ok(())
+}
+
+fn last_sequence(version: &Version, replay: Option<&Replay>) -> SeqNo {
+    let tables =
+        version.keyspaces.values().flat_map(|record| record.tree.tables()).map(|table| table.seq_max);
+    let flushed = version.keyspaces.values().map(|record| record.flushed_seq);
+    let logged = replay.map_or(0, |replay| replay.last_seq);
+    tables.chain(flushed).fold(version.last_seq.max(logged), SeqNo::max)
+}
+
+type Replayed = BTreeMap<KeyspaceId, Frozen>;
+
+/// The replayed entries that are in no table yet, as one sorted memtable per keyspace.
+fn replayed_memtables(version: &Version, replay: &Replay, log: &Path) -> Result<Replayed> {
+    let mut entries: BTreeMap<KeyspaceId, (Vec<RunEntry>, SegmentNo)> = BTreeMap::new();
+    for segment in &replay.segments {
+        for batch in &segment.batches {
+            collect_batch(version, segment.number, batch, log, &mut entries)?;
+        }
+    }
+    let total: usize = replay.segments.iter().map(|segment| segment.bytes.len()).sum();
+    let share = total / entries.len().max(1);
+    let memtables = entries.into_iter().map(|(id, (entries, first_segment))| {
+        let memtable = Memtable::from_sorted(entries);
+        memtable.charge_owner(share);
+        (id, Frozen { memtable, last_seq: replay.last_seq, first_segment: Some(first_segment) })
+    });
+    Ok(memtables.collect())
+}
+
+fn collect_batch(
+    version: &Version,
+    segment: SegmentNo,
+    batch: &ReplayedBatch,
+    log: &Path,
+    entries: &mut BTreeMap<KeyspaceId, (Vec<RunEntry>, SegmentNo)>,
+) -> Result<()> {
+    let path = segment_path(log.parent().unwrap_or(log), segment);
+    let mut seq = batch.first_seq;
+    for op in ops(&batch.payload).map_err(|error| error.into_error(&path, batch.offset))? {
+        let op = op.map_err(|error| error.into_error(&path, batch.offset))?;
+        let this = seq;
+        seq = seq.saturating_add(1);
+        let Some(record) = version.keyspaces.get(&op.keyspace) else {
+            if op.keyspace.0 >= version.next_keyspace {
+                let found = format!("keyspace {}", op.keyspace.0);
+                return Err(Error::corrupt(&path, batch.offset, "a keyspace of the manifest", found));
+            }
+            // Dropped since.
+            continue;
+        };
+        if this <= record.flushed_seq {
+            continue;
+        }
+        let key = part(&batch.payload, op.key_start, op.key.len());
+        let value = part(&batch.payload, op.value_start, op.value.len());
+        let entry = RunEntry { key, trailer: Trailer::new(this, op.kind), value };
+        let (list, _) = entries.entry(op.keyspace).or_insert_with(|| (Vec::new(), segment));
+        list.push(entry);
+    }
+    Ok(())
+}
+
+/// Part of a payload, sharing its memory.
+fn part(payload: &Slice, start: usize, len: usize) -> Slice {
+    payload.subslice(start, len).unwrap_or_else(|| Slice::copy_from(b""))
+}
+
+type Keyspaces = BTreeMap<KeyspaceId, Arc<KeyspaceCore>>;
+
+fn keyspaces(
+    version: &Version,
+    resolved: &ResolvedOptions,
+    mut replayed: Replayed,
+) -> Result<(Keyspaces, BTreeMap<KeyspaceId, Active>)> {
+    let mut cores = BTreeMap::new();
+    let mut actives = BTreeMap::new();
+    for record in version.keyspaces.values() {
+        let options = KeyspaceOptions::from_settings(&record.options)?;
+        let frozen = replayed.remove(&record.id).map(Arc::new).into_iter().collect();
+        let (core, active) =
+            new_keyspace(record.id, &record.name, options, resolved, frozen, Arc::clone(&record.tree));
+        cores.insert(record.id, core);
+        actives.insert(record.id, active);
+    }
+    Ok((cores, actives))
+}
+
+/// A keyspace with an empty memtable.
+pub(crate) fn new_keyspace(
+    id: KeyspaceId,
+    name: &str,
+    options: KeyspaceOptions,
+    resolved: &ResolvedOptions,
+    frozen: Vec<Arc<Frozen>>,
+    tree: Arc<crate::manifest::Tree>,
+) -> (Arc<KeyspaceCore>, Active) {
+    let bytes = if options.write_buffer_bytes == 0 {
+        resolved.write_buffer_bytes
+    } else {
+        options.write_buffer_bytes
+    };
+    let memtable = Arc::new(ActiveMemtable::new(usize::try_from(bytes).unwrap_or(usize::MAX)));
+    let view = View { active: Arc::clone(&memtable), frozen, tree };
+    let core = Arc::new(KeyspaceCore::new(id, name.to_string(), options, bytes, view));
+    let active = Active { keyspace: Arc::clone(&core), memtable, first_segment: None, used: false };
+    (core, active)
+}
+
+fn start_threads(core: &Arc<Core>) -> Result<Vec<Box<dyn JoinHandle>>> {
+    let mut threads = Vec::new();
+    for index in 0..core.options.background_threads {
+        let class = if index == 0 && core.options.background_threads > 1 { Class::Flush } else { Class::Any };
+        let body = Arc::clone(core);
+        let name = format!("esker-{}-{index}", if class == Class::Flush { "flush" } else { "work" });
+        let started = core.env.spawner.spawn(name, Box::new(move || body.background_loop(class)));
+        match started {
+            Ok(Some(thread)) => threads.push(thread),
+            Ok(None) => {}
+            Err(error) => {
+                super::close::stop_threads(core, threads);
+                return Err(Error::io("start a thread", &core.dir, error));
+            }
+        }
+    }
+    Ok(threads)
+}

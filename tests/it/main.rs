@@ -1,0 +1,7 @@
+//! The integration tests: one binary, so that the library is linked once.
+//!
+//! Everything random prints its seed and takes it back from `ESKER_SEED`. How long the long ones run is set by the
+//! variables named in CONTRIBUTING.md.
+
+mod crash;
+mod support;
