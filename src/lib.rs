@@ -40,7 +40,7 @@ mod wal;
 pub use base::error::{Corruption, Error, ErrorKind, IoFault, Result};
 pub use base::slice::Slice;
 pub use engine::{
-    Batch, CompactionStyle, Compression, Cursor, Db, Durability, Event, EventListener, FilterKind, Iter, Keyspace,
-    KeyspaceOptions, KeyspaceStats, Latency, LevelStats, Options, ReadMode, Receipt, ResolvedOptions, Snapshot, Stats,
-    VerifyReport, WriteOptions,
+    Batch, CompactionStyle, Compression, Cursor, Db, Durability, Event, EventListener, FilterKind, Iter,
+    Keyspace, KeyspaceOptions, KeyspaceStats, Latency, LevelStats, Options, ReadMode, Receipt,
+    ResolvedOptions, Snapshot, Stats, VerifyReport, WriteOptions,
 };

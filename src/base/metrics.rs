@@ -126,7 +126,9 @@ mod tests {
     #[test]
     fn every_value_lies_in_its_bucket_and_buckets_are_narrow() {
         let mut values: Vec<u64> = (0..5000).collect();
-        values.extend((5..64).flat_map(|shift| [(1u64 << shift) - 1, 1 << shift, (1 << shift) + (1 << (shift - 5))]));
+        values.extend(
+            (5..64).flat_map(|shift| [(1u64 << shift) - 1, 1 << shift, (1 << shift) + (1 << (shift - 5))]),
+        );
         values.push(u64::MAX);
         for value in values {
             let index = bucket_of(value);

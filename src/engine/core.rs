@@ -15,7 +15,7 @@ use super::stall::Stall;
 use super::stats::Counters;
 use super::tables::Tables;
 use crate::base::error::{Error, ErrorKind, Result};
-use crate::base::sync::{Condvar, Mutex, Rank};
+use crate::base::sync::{Condvar, Mutex};
 use crate::base::types::{DbId, FileNo, KeyspaceId, SegmentNo, SeqNo};
 use crate::compaction::Running;
 use crate::env::{Env, FileLock};

@@ -119,9 +119,4 @@ impl View {
     pub(crate) fn frozen_bytes(&self) -> u64 {
         self.frozen.iter().fold(0u64, |sum, frozen| sum.saturating_add(frozen.memtable.bytes() as u64))
     }
-
-    /// The same with another tree.
-    pub(crate) fn with_tree(&self, tree: Arc<Tree>) -> View {
-        View { active: Arc::clone(&self.active), frozen: self.frozen.clone(), tree }
-    }
 }

@@ -207,21 +207,11 @@ impl Pipeline {
         state.failed.is_none() && state.synced < state.logged
     }
 
-    /// Last sequence number that was given to the log.
-    pub(crate) fn last_logged(&self) -> SeqNo {
-        self.state.lock().logged
-    }
-
     /// Stops publication for good.
     pub(crate) fn fail(&self, cause: &Error) {
         let mut state = self.state.lock();
         state.failed.get_or_insert_with(|| cause.clone());
         state.wake_all();
-    }
-
-    /// The first failure.
-    pub(crate) fn failure(&self) -> Option<Error> {
-        self.state.lock().failed.clone()
     }
 
     /// Advances over the completed prefix of the queue and wakes what it published.
