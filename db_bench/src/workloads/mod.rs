@@ -1,0 +1,8 @@
+//! What the threads of each benchmark do. The catalogue in `benchmarks.rs` names these functions.
+
+pub mod maintenance;
+pub mod mixed;
+pub mod read;
+pub mod scan;
+pub mod write;
+pub mod ycsb;
