@@ -10,30 +10,22 @@ use std::time::Duration;
 /// Order in which locks may be taken: only upwards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Rank {
-    /// Table of open databases in this process.
-    Registry = 1,
-    /// Creation and removal of keyspaces; `flush`, `compact_range` and `close` of a whole database.
-    Admin = 2,
-    /// Transaction lock table.
-    LockTable = 3,
     /// Commit queue: sequence numbers and log reservations.
-    Commit = 4,
+    Commit = 1,
     /// Manifest log, held across its I/O.
-    Manifest = 5,
+    Manifest = 2,
     /// Engine state: memtable lists, current versions, jobs.
-    Engine = 6,
+    Engine = 3,
     /// Publication of commits and sync of the log.
-    Publish = 7,
+    Publish = 4,
     /// Sync of one log segment, held across the system call.
-    LogSync = 8,
+    LogSync = 5,
     /// Registered snapshots.
-    Snapshots = 9,
-    /// Table handles and block cache shards.
-    Cache = 10,
+    Snapshots = 6,
     /// Leaves: never held while another lock of the engine is taken.
-    Leaf = 11,
+    Leaf = 7,
     /// Inside a device, the system's files or a simulated one: below everything of the engine.
-    Device = 12,
+    Device = 8,
 }
 
 #[cfg(debug_assertions)]
@@ -142,42 +134,6 @@ impl Condvar {
     /// Wakes all waiters.
     pub(crate) fn notify_all(&self) {
         self.inner.notify_all();
-    }
-
-    /// Wakes one waiter.
-    pub(crate) fn notify_one(&self) {
-        self.inner.notify_one();
-    }
-}
-
-/// A readers-writer lock with a rank. Not recursive.
-#[derive(Debug)]
-pub(crate) struct RwLock<T> {
-    rank: Rank,
-    inner: parking_lot::RwLock<T>,
-}
-
-impl<T> RwLock<T> {
-    /// A lock of this rank.
-    pub(crate) fn new(rank: Rank, value: T) -> RwLock<T> {
-        RwLock { rank, inner: parking_lot::RwLock::new(value) }
-    }
-
-    /// Reads under the lock.
-    #[inline]
-    pub(crate) fn read<R>(&self, f: impl FnOnce(&T) -> R) -> R {
-        held::push(self.rank);
-        let result = f(&self.inner.read());
-        held::pop(self.rank);
-        result
-    }
-
-    /// Writes under the lock.
-    pub(crate) fn write<R>(&self, f: impl FnOnce(&mut T) -> R) -> R {
-        held::push(self.rank);
-        let result = f(&mut self.inner.write());
-        held::pop(self.rank);
-        result
     }
 }
 

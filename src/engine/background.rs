@@ -4,7 +4,7 @@
 //! simulation walks the same path in an order of its choosing. Flushes come first and one thread does nothing else,
 //! so that a long compaction cannot hold up writes.
 
-use super::core::{Core, State};
+use super::core::{Core, Retry, State};
 use super::events::Event;
 use super::keyspace::KeyspaceCore;
 use crate::base::error::{Error, ErrorKind, Result};
@@ -13,7 +13,7 @@ use crate::compaction::{Running, Task, pick};
 use crate::wal;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Which jobs a thread takes.
@@ -54,10 +54,6 @@ impl Job {
         }
     }
 }
-
-/// First pause after a failed job, and the longest.
-const RETRY_PAUSE_MIN: Duration = Duration::from_millis(100);
-const RETRY_PAUSE_MAX: Duration = Duration::from_secs(2);
 
 /// How long the log must have been idle before a proof of the last sync is written.
 const PROOF_IDLE: Duration = Duration::from_millis(100);
@@ -127,8 +123,7 @@ impl Core {
         if self.health.is_poisoned() {
             return None;
         }
-        let waiting = state.retry_at.is_some_and(|at| now < at);
-        if !waiting {
+        if !state.flush_retry.is_waiting(now) {
             let segment = self.prepare.swap(0, Ordering::AcqRel);
             if segment != 0 {
                 return Some(Job::Prepare(segment));
@@ -137,16 +132,16 @@ impl Core {
                 return Some(Job::Flush(keyspace));
             }
         }
-        if self.sync_due(now) {
+        if is_due(&self.sync_due, now) {
             return Some(Job::Sync);
         }
-        if self.proof_is_due(now) {
+        if is_due(&self.proof_due, now) {
             return Some(Job::Proof);
         }
         if self.garbage.ready(now) {
             return Some(Job::Collect);
         }
-        if class == Class::Any && !waiting {
+        if class == Class::Any && !state.compaction_retry.is_waiting(now) {
             return self
                 .compaction_candidate_locked(state)
                 .map(|(keyspace, task)| Job::Compact(keyspace, task));
@@ -182,13 +177,18 @@ impl Core {
 
     /// When the next job that waits for time alone becomes due.
     fn next_timer_locked(&self, state: &State, class: Class) -> Option<Duration> {
-        let garbage = self.garbage.next_look();
-        let retry =
-            if class == Class::Flush || self.options.background_threads == 1 { state.retry_at } else { None };
-        let compaction_retry = if class == Class::Any { state.retry_at } else { None };
-        let proof = self.next_proof();
-        let sync = self.next_sync();
-        [garbage, retry, compaction_retry, proof, sync].into_iter().flatten().min()
+        if self.health.is_poisoned() {
+            return None;
+        }
+        let compaction = if class == Class::Any { state.compaction_retry.due() } else { None };
+        let timers = [
+            self.garbage.next_look(),
+            state.flush_retry.due(),
+            compaction,
+            due_at(&self.proof_due),
+            due_at(&self.sync_due),
+        ];
+        timers.into_iter().flatten().min()
     }
 
     /// Runs a job, settles what became of it and tells whoever waits.
@@ -213,14 +213,7 @@ impl Core {
                 Job::Compact(keyspace, task) => state.end_compaction(keyspace.id, task, is_damage(&outcome)),
                 _ => {}
             }
-            match &outcome {
-                Ok(()) if matches!(job, Job::Flush(_) | Job::Compact(..) | Job::Prepare(_)) => {
-                    state.retry_at = None;
-                    state.retry_pause = Duration::ZERO;
-                }
-                Ok(()) => {}
-                Err(error) => self.note_failure_locked(&mut state, &job, error),
-            }
+            self.note_outcome_locked(&mut state, &job, &outcome);
             self.update_stall_locked(&state);
             self.progress.notify_all();
             self.work.notify_all();
@@ -228,7 +221,10 @@ impl Core {
         match &outcome {
             Ok(()) if matches!(job, Job::Flush(_)) => self.health.clear_no_space(),
             Ok(()) => {}
-            Err(error) if error.kind() == ErrorKind::NoSpace => self.health.set_no_space(error),
+            // A compaction leaves the last space to flushes: its failure does not stop writes.
+            Err(error) if error.kind() == ErrorKind::NoSpace && !matches!(job, Job::Compact(..)) => {
+                self.health.set_no_space(error);
+            }
             Err(_) => {}
         }
         if let Some(event) = event
@@ -238,15 +234,22 @@ impl Core {
         }
     }
 
-    fn note_failure_locked(&self, state: &mut State, job: &Job, error: &Error) {
-        if matches!(job, Job::Compact(..))
-            && (error.kind() == ErrorKind::Closed || is_damage(&Err(error.clone())))
-        {
+    fn note_outcome_locked(&self, state: &mut State, job: &Job, outcome: &Result<()>) {
+        let now = self.env.clock.now();
+        let retry = match job {
+            Job::Flush(_) | Job::Prepare(_) => &mut state.flush_retry,
+            Job::Compact(..) => &mut state.compaction_retry,
+            Job::Sync | Job::Proof | Job::Collect => return,
+        };
+        let Err(error) = outcome else {
+            *retry = Retry::default();
+            return;
+        };
+        // A cancelled compaction is over, and after damage trying again cannot help.
+        if matches!(job, Job::Compact(..)) && (error.kind() == ErrorKind::Closed || is_damage(outcome)) {
             return;
         }
-        let pause = state.retry_pause.saturating_mul(2).clamp(RETRY_PAUSE_MIN, RETRY_PAUSE_MAX);
-        state.retry_pause = pause;
-        state.retry_at = Some(self.env.clock.now().saturating_add(pause));
+        retry.failed(error, now);
         if let Job::Prepare(segment) = job {
             self.prepare.store(*segment, Ordering::Release);
         }
@@ -278,8 +281,11 @@ impl Core {
             if state.running == 0 && !self.has_work_locked(&state) {
                 return Ok(());
             }
-            if let Some(full) = self.health.no_space() {
-                return Err(full);
+            let failed = state.flush_retry.failure.as_ref().or(state.compaction_retry.failure.as_ref());
+            if state.running == 0
+                && let Some(error) = failed
+            {
+                return Err(error.clone());
             }
             self.work.notify_all();
             self.progress.wait_for(&mut state, Duration::from_millis(500));
@@ -292,59 +298,43 @@ impl Core {
 
     // Syncing in the background.
 
-    fn sync_due(&self, now: Duration) -> bool {
-        self.next_sync().is_some_and(|at| now >= at)
-    }
-
-    fn next_sync(&self) -> Option<Duration> {
-        let interval = self.options.sync_interval?;
-        if !self.pipeline.has_unsynced() {
-            return None;
+    /// After an `Os` commit: a sync is due within the interval.
+    #[inline]
+    pub(crate) fn arm_sync(&self) {
+        if let Some(interval) = self.options.sync_interval
+            && self.sync_due.load(Ordering::Relaxed) == 0
+        {
+            self.arm(&self.sync_due, interval);
         }
-        Some(
-            Duration::from_nanos(self.stats.last_sync_nanos.load(Ordering::Relaxed)).saturating_add(interval),
-        )
     }
 
     fn periodic_sync(&self) -> Result<()> {
-        let now = u64::try_from(self.env.clock.now().as_nanos()).unwrap_or(u64::MAX);
-        self.stats.last_sync_nanos.store(now, Ordering::Relaxed);
+        self.sync_due.store(0, Ordering::Release);
         self.sync()
+    }
+
+    #[cold]
+    fn arm(&self, timer: &AtomicU64, pause: Duration) {
+        let at = self.env.clock.now().saturating_add(pause);
+        timer.store(u64::try_from(at.as_nanos()).unwrap_or(u64::MAX), Ordering::Release);
+        self.signal_work();
     }
 
     /// After a sync: a proof of it is due once the log is idle.
     #[inline]
     pub(crate) fn arm_proof(&self) {
         if self.proof_due.load(Ordering::Relaxed) == 0 {
-            self.arm_proof_now();
+            self.arm(&self.proof_due, PROOF_IDLE);
         }
-    }
-
-    #[cold]
-    fn arm_proof_now(&self) {
-        let at = self.env.clock.now().saturating_add(PROOF_IDLE);
-        self.proof_due.store(u64::try_from(at.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
-        self.signal_work();
-    }
-
-    fn next_proof(&self) -> Option<Duration> {
-        match self.proof_due.load(Ordering::Relaxed) {
-            0 => None,
-            nanos => Some(Duration::from_nanos(nanos)),
-        }
-    }
-
-    fn proof_is_due(&self, now: Duration) -> bool {
-        self.next_proof().is_some_and(|at| now >= at)
     }
 
     /// Writes a record that says how far the log is durable, so that damage before it cannot pass for a torn tail.
     fn prove_sync(&self) -> Result<()> {
         self.proof_due.store(0, Ordering::Relaxed);
         let syncs = self.pipeline.syncs();
-        if self.stats.proven_syncs.swap(syncs, Ordering::Relaxed) != syncs && self.pipeline.has_unsynced() {
-            // Still busy: the next record carries the proof.
-            self.arm_proof_now();
+        if self.stats.seen_syncs.swap(syncs, Ordering::Relaxed) != syncs {
+            // Not idle since the last look; a record to come may carry the proof for nothing.
+            self.arm(&self.proof_due, PROOF_IDLE);
             return Ok(());
         }
         let segment = {
@@ -394,6 +384,18 @@ impl State {
             running.remove(task);
         }
     }
+}
+
+/// The moment a timer is set to; a timer at 0 is off.
+fn due_at(timer: &AtomicU64) -> Option<Duration> {
+    match timer.load(Ordering::Acquire) {
+        0 => None,
+        nanos => Some(Duration::from_nanos(nanos)),
+    }
+}
+
+fn is_due(timer: &AtomicU64, now: Duration) -> bool {
+    due_at(timer).is_some_and(|at| now >= at)
 }
 
 /// Whether a job failed for what is on the disk and will be there the next time too.

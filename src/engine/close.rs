@@ -57,6 +57,7 @@ impl Core {
         }
         let ops = vec![EditOp::LastSeq(last_seq), EditOp::LogNumber(next), EditOp::Clean { next_log: next }];
         self.append_edit_locked(&mut manifest, &Edit(ops))?;
+        manifest.manifest.close()?;
         drop(manifest);
         let files = self.commit.lock().log.forget_before(next);
         self.garbage.add_files(files);

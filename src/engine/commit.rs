@@ -73,8 +73,10 @@ impl Core {
             self.poison(&error);
             return Err(error);
         }
-        if durability == Durability::Disk {
-            self.arm_proof();
+        match durability {
+            Durability::Disk => self.arm_proof(),
+            Durability::Os => self.arm_sync(),
+            Durability::Memory => {}
         }
         self.stats.commits.add(1);
         self.stats.bytes_written_user.add(bytes);

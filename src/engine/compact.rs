@@ -134,27 +134,24 @@ impl Core {
         self.wait_until(is_done)
     }
 
-    /// Runs or waits for background work until this holds.
-    pub(crate) fn wait_until(&self, done: impl Fn() -> bool) -> Result<()> {
+    /// Runs or waits for flushes until this holds.
+    fn wait_until(&self, done: impl Fn() -> bool) -> Result<()> {
         while !done() {
             self.health.check_not_poisoned()?;
-            if let Some(full) = self.health.no_space() {
-                return Err(full);
-            }
-            if !self.has_threads() {
-                if !self.run_one_job() && !done() {
-                    return Err(self.health.no_space().unwrap_or_else(|| {
-                        Error::new(
-                            ErrorKind::Stalled,
-                            "background work failed and waits before it tries again",
-                        )
-                    }));
-                }
+            if !self.has_threads() && self.run_one_job() {
                 continue;
             }
             let mut state = self.state.lock();
             if done() {
                 break;
+            }
+            if state.running == 0
+                && let Some(error) = &state.flush_retry.failure
+            {
+                return Err(error.clone());
+            }
+            if !self.has_threads() {
+                return Err(Error::new(ErrorKind::Stalled, "there is nothing to run that would flush"));
             }
             self.work.notify_all();
             self.progress.wait_for(&mut state, Duration::from_millis(500));

@@ -55,6 +55,8 @@ pub(crate) struct Core {
     pub(crate) prepare: AtomicU64,
     /// When the log was last synced for a commit, in nanoseconds of the clock, while a proof of it is due; 0: not due.
     pub(crate) proof_due: AtomicU64,
+    /// When `Os` commits are to be synced, in nanoseconds of the clock; 0: nothing to sync.
+    pub(crate) sync_due: AtomicU64,
 }
 
 /// What the commit lock guards.
@@ -99,9 +101,41 @@ pub(crate) struct State {
     pub(crate) running: usize,
     /// No new jobs are started.
     pub(crate) closing: bool,
-    /// After a failed job: when to try again (clock), and how long the next pause is.
-    pub(crate) retry_at: Option<Duration>,
-    pub(crate) retry_pause: Duration,
+    /// Failed flushes and log segments.
+    pub(crate) flush_retry: Retry,
+    /// Failed compactions.
+    pub(crate) compaction_retry: Retry,
+}
+
+/// After a job failed: why, and when to try again.
+#[derive(Debug, Default)]
+pub(crate) struct Retry {
+    pub(crate) failure: Option<Error>,
+    at: Duration,
+    pause: Duration,
+}
+
+/// First pause after a failed job, and the longest.
+const RETRY_PAUSE_MIN: Duration = Duration::from_millis(100);
+const RETRY_PAUSE_MAX: Duration = Duration::from_secs(2);
+
+impl Retry {
+    /// Notes a failure; the pauses grow.
+    pub(crate) fn failed(&mut self, error: &Error, now: Duration) {
+        self.failure = Some(error.clone());
+        self.pause = self.pause.saturating_mul(2).clamp(RETRY_PAUSE_MIN, RETRY_PAUSE_MAX);
+        self.at = now.saturating_add(self.pause);
+    }
+
+    /// Whether the pause is not over.
+    pub(crate) fn is_waiting(&self, now: Duration) -> bool {
+        self.failure.is_some() && now < self.at
+    }
+
+    /// When to try again, after a failure.
+    pub(crate) fn due(&self) -> Option<Duration> {
+        self.failure.is_some().then_some(self.at)
+    }
 }
 
 /// Numbers of table files, reserved in durable ranges before use.

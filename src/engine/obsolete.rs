@@ -27,7 +27,7 @@ struct Bins {
     tables: Vec<(PathBuf, u64, Weak<TableMeta>)>,
     memtables: Vec<Arc<Frozen>>,
     files: Vec<PathBuf>,
-    /// Orphans that a clean open found: left alone until the session changes something.
+    /// Orphans that an open found and must leave alone until the session has written to the manifest.
     held: Vec<PathBuf>,
     /// When to look again at what was still in use, and how long to wait after that.
     look_at: Duration,

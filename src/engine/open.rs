@@ -82,6 +82,12 @@ fn claim_directory(env: &Env, options: &Options, dir: &Path) -> Result<Box<dyn F
     let entries = if exists { list(env, dir)? } else { Vec::new() };
     let has_manifest = entries.iter().any(|entry| is_copy(&entry.name));
     if !has_manifest {
+        if entries
+            .iter()
+            .any(|entry| parse_table_name(&entry.name).is_some() || parse_segment_name(&entry.name).is_some())
+        {
+            return Err(no_manifest(dir));
+        }
         if let Some(foreign) = entries.iter().find(|entry| !is_leftover(&entry.name)) {
             return Err(Error::new(
                 ErrorKind::NotADatabase,
@@ -138,7 +144,7 @@ fn sync_created(env: &Env, anchor: &Path, dir: &Path) -> Result<()> {
 }
 
 fn no_manifest(dir: &Path) -> Error {
-    Error::corrupt(&dir.join("MANIFEST-A"), None, "a manifest", "neither copy")
+    Error::corrupt(&dir.join("MANIFEST-A"), None, "a copy of the manifest", "neither it nor MANIFEST-B")
 }
 
 fn list(env: &Env, dir: &Path) -> Result<Vec<DirEntry>> {
@@ -293,10 +299,11 @@ fn build(
     let log = Log::new(&env, dir, version.db, log_options, found.log);
     let commit = CommitState { next_seq: last_seq.saturating_add(1), log, target: None, active };
     let garbage = Garbage::new();
-    match found.replay {
-        Some(_) => garbage.add_files(found.orphans),
-        // A clean open changes nothing.
-        None => garbage.hold_files(found.orphans),
+    // A clean open changes nothing, and a copy of the manifest that lags behind may still name what the other dropped.
+    if found.replay.is_none() || found.needs_heal {
+        garbage.hold_files(found.orphans);
+    } else {
+        garbage.add_files(found.orphans);
     }
     if let Some(replay) = &found.replay {
         let batches =
@@ -327,6 +334,7 @@ fn build(
         lock,
         prepare: AtomicU64::new(0),
         proof_due: AtomicU64::new(0),
+        sync_due: AtomicU64::new(0),
         env,
     })
 }
@@ -339,9 +347,10 @@ fn heal(health: &Health, found: &mut Recovered) -> Result<()> {
     match found.manifest.heal(&found.version) {
         Ok(version) => found.version = version,
         // A full disk must not keep a database from being read: the next append heals.
-        Err(error) if error.kind() == ErrorKind::NoSpace => {}
+        Err(error) if error.kind() == ErrorKind::NoSpace => return Ok(()),
         Err(error) => return Err(error),
     }
+    found.needs_heal = false;
     for damage in &found.damaged {
         health.emit(&Event::ManifestHealed { damage: damage.clone() });
     }

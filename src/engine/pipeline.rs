@@ -201,12 +201,6 @@ impl Pipeline {
         }
     }
 
-    /// Whether logged commits are not yet synced.
-    pub(crate) fn has_unsynced(&self) -> bool {
-        let state = self.state.lock();
-        state.failed.is_none() && state.synced < state.logged
-    }
-
     /// Stops publication for good.
     pub(crate) fn fail(&self, cause: &Error) {
         let mut state = self.state.lock();

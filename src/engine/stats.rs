@@ -26,8 +26,8 @@ pub(crate) struct Counters {
     pub(crate) wal_bytes_dropped: Counter,
     pub(crate) get_nanos: Histogram,
     pub(crate) write_nanos: Histogram,
-    pub(crate) last_sync_nanos: AtomicU64,
-    pub(crate) proven_syncs: AtomicU64,
+    /// Syncs at the last look whether the log is idle.
+    pub(crate) seen_syncs: AtomicU64,
 }
 
 /// One operation in this many is timed.
