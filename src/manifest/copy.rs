@@ -123,7 +123,7 @@ impl History {
 pub(super) struct Damage {
     /// What is wrong with it.
     pub(super) error: Error,
-    /// Newest generation that it held for sure; 0 when that is not known.
+    /// A generation that both copies held for sure; 0 when none is known.
     pub(super) seen: u64,
 }
 
@@ -142,7 +142,9 @@ pub(super) fn decode(path: &Path, bytes: &[u8]) -> Result<History, Damage> {
     loop {
         let seen = history.as_ref().map_or(0, History::last);
         let damage = |error| Damage { error, seen };
-        let Some(record) = reader.next().map_err(damage)? else { break };
+        // A bad record is damage because something was written after it was synced: then the other copy had it too.
+        let proven = history.as_ref().map_or(header.number, |history| history.last().saturating_add(1));
+        let Some(record) = reader.next().map_err(|error| Damage { error, seen: proven })? else { break };
         let place = Place { path, offset: record.offset };
         if record.meta.kind != RecordKind::Edit {
             return Err(damage(place.corrupt("an edit", format!("a record of kind {:?}", record.meta.kind))));

@@ -19,6 +19,7 @@
 
 use super::copy::{self, COPY_BYTES_MAX};
 use super::edit::Edit;
+use super::meta::Inconsistency;
 use super::pair::{Side, Verdict, judge};
 use super::version::Version;
 use crate::base::checksum::Origin;
@@ -187,7 +188,7 @@ impl Manifest {
     /// may or may not be there when the database is opened again.
     pub(crate) fn append(&mut self, version: &Version, edit: &Edit) -> Result<Version> {
         self.check_newest(version)?;
-        let invalid = |broken: super::Inconsistency| Error::new(ErrorKind::InvalidArgument, broken.0);
+        let invalid = |broken: Inconsistency| Error::new(ErrorKind::InvalidArgument, broken.0);
         let next = version.apply(edit).map_err(invalid)?;
         if cfg!(debug_assertions) {
             next.check().map_err(invalid)?;

@@ -203,11 +203,6 @@ impl Tree {
             .flat_map(|(index, level)| level.runs.iter().map(move |run| (index, run)))
     }
 
-    /// Whether there is no table.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.levels.iter().all(|level| level.runs.is_empty())
-    }
-
     /// Every rule of a tree: tables in themselves, runs disjoint, epochs unique and descending within a level, no
     /// table twice.
     pub(crate) fn check(&self) -> Result<(), Inconsistency> {

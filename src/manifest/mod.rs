@@ -22,7 +22,7 @@ mod parse;
 mod tests;
 
 pub(crate) use edit::{Edit, EditOp};
-pub(crate) use log::{Limits, Loaded, Manifest, is_manifest_file};
-pub(crate) use meta::{Inconsistency, LEVELS, Level, Run, TableMeta, Tree};
+pub(crate) use log::{Manifest, is_manifest_file};
+pub(crate) use meta::{Run, TableMeta, Tree};
 pub(crate) use settings::KeyspaceSettings;
-pub(crate) use version::{KeyspaceRecord, Version};
+pub(crate) use version::Version;

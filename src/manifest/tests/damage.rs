@@ -4,7 +4,7 @@ use super::world::*;
 use super::*;
 use crate::base::error::ErrorKind;
 use crate::env::MemFs;
-use crate::manifest::log::Limits;
+use crate::manifest::log::{Limits, Loaded};
 use std::sync::Arc;
 
 /// No rewrite within the script, and a short reserved tail.
@@ -138,6 +138,32 @@ fn a_hole_in_the_middle_is_not_a_tail() {
         intact.check_one(Some(&bytes), true, &format!("zeros in {pair:?}"));
         let error = intact.with(Some(&bytes), Some(&bytes)).err().unwrap();
         assert_eq!(error.kind(), ErrorKind::Corruption);
+    }
+}
+
+/// A record that is bad in one copy and proven to have been synced was in the other: that one cannot end before it.
+#[test]
+fn a_copy_that_ends_before_what_the_damaged_one_proves_is_refused() {
+    let intact = intact();
+    for (index, pair) in intact.ends.windows(2).enumerate().take(EDITS - 2) {
+        let bad_generation = index as u64 + 2;
+        let mut bad = intact.content.clone();
+        bad[pair[0] + 50] ^= 1;
+        for (end, generation) in intact.ends.iter().zip(1u64..) {
+            let cut = Some(&intact.content[..*end]);
+            for (a, b) in [(Some(&bad[..]), cut), (cut, Some(&bad[..]))] {
+                let what = format!("bad {bad_generation}, the other ends at {generation}");
+                match intact.with(a, b) {
+                    Ok(loaded) if generation >= bad_generation => {
+                        assert_eq!(loaded.unwrap().version.generation, generation, "{what}");
+                    }
+                    Err(error) if generation < bad_generation => {
+                        assert_eq!(error.kind(), ErrorKind::Corruption, "{what}");
+                    }
+                    outcome => panic!("{what}: read {}", outcome.is_ok()),
+                }
+            }
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use super::*;
 use crate::base::error::Result;
 use crate::env::{AppendOptions, Env, Fs, MemFs};
-use crate::manifest::log::Limits;
+use crate::manifest::log::{Limits, Loaded};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
