@@ -97,6 +97,7 @@ impl BlockCache {
     }
 
     /// The budget.
+    #[cfg(test)]
     pub(crate) fn capacity_bytes(&self) -> u64 {
         self.capacity_bytes
     }

@@ -3,6 +3,7 @@
 use super::core::Core;
 use super::db::{Handle, Keyspace};
 use super::options::{Durability, WriteOptions};
+use super::store::VersionedStore;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::types::{KeyspaceId, SeqNo};
 use crate::wal::BatchBuilder;
@@ -100,11 +101,11 @@ impl Batch {
         let core = self.handle.core();
         if self.is_empty() {
             core.health.check_writable()?;
-            return Ok(Receipt { seq: core.pipeline.visible() });
+            return Ok(Receipt { seq: core.visible_seq() });
         }
         let batch = self.builder.freeze();
         let seq = core.timed_write(|| {
-            core.commit(&batch, self.builder.keyspaces(), core.durability(options.durability))
+            core.commit_batch(&batch, self.builder.keyspaces(), core.durability(options.durability))
         })?;
         Ok(Receipt { seq })
     }

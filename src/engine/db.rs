@@ -8,6 +8,7 @@ use super::keyspace::KeyspaceCore;
 use super::options::{KeyspaceOptions, Options, ResolvedOptions, WriteOptions};
 use super::snapshot::Registration;
 use super::stats::Stats;
+use super::store::VersionedStore;
 use super::verify::VerifyReport;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::slice::Slice;
@@ -196,7 +197,7 @@ impl Db {
 
     /// The state of all keyspaces at this moment, to read from as long as it is kept.
     pub fn snapshot(&self) -> Snapshot {
-        let registration = self.core().registry.register(&self.core().pipeline);
+        let registration = self.core().snapshot();
         Snapshot { default: self.default.clone(), registration }
     }
 
@@ -268,7 +269,7 @@ impl Db {
 
     /// Sequence number of the newest commit that readers see.
     pub fn latest_seq(&self) -> u64 {
-        self.core().pipeline.visible()
+        self.core().visible_seq()
     }
 
     /// Writes what is in memory into tables, in all keyspaces.
@@ -384,8 +385,14 @@ impl Keyspace {
         self.handle.core()
     }
 
+    /// The versioned store behind it.
+    #[cfg(test)]
+    pub(crate) fn store(&self) -> &impl VersionedStore {
+        self.core()
+    }
+
     fn register(&self) -> Registration {
-        self.core().registry.register(&self.core().pipeline)
+        self.core().snapshot()
     }
 
     /// Sets a key. See [`Db::put`].
@@ -478,7 +485,7 @@ impl Keyspace {
     }
 
     fn iter_over(&self, bounds: Bounds) -> Iter {
-        Iter::new(self.core().cursor(&self.keyspace, self.register(), bounds))
+        Iter::new(self.core().cursor_at(&self.keyspace, self.register(), bounds))
     }
 
     /// A cursor that lends keys and values.
@@ -486,7 +493,7 @@ impl Keyspace {
     /// # Errors
     /// `Closed`; `NotFound` once the keyspace was dropped.
     pub fn cursor(&self) -> Result<Cursor> {
-        self.core().cursor(&self.keyspace, self.register(), Bounds::default())
+        self.core().cursor_at(&self.keyspace, self.register(), Bounds::default())
     }
 
     /// Rewrites the keyspace's tables into one sorted run, dropping what no reader needs.
@@ -553,7 +560,7 @@ impl Snapshot {
     /// See [`Db::get`]; `InvalidArgument` for a keyspace of another database.
     pub fn get_in(&self, keyspace: &Keyspace, key: impl AsRef<[u8]>) -> Result<Option<Slice>> {
         self.check(keyspace)?;
-        keyspace.core().timed_get(|| keyspace.core().get_at(&keyspace.keyspace, key.as_ref(), self.seq()))
+        keyspace.core().timed_get(|| keyspace.core().read_at(&keyspace.keyspace, key.as_ref(), self.seq()))
     }
 
     /// The values of several keys of the default keyspace.
@@ -621,13 +628,13 @@ impl Snapshot {
     /// `Closed`, `NotFound`, `InvalidArgument` for a keyspace of another database.
     pub fn cursor_in(&self, keyspace: &Keyspace) -> Result<Cursor> {
         self.check(keyspace)?;
-        keyspace.core().cursor(&keyspace.keyspace, self.registration.clone(), Bounds::default())
+        keyspace.core().cursor_at(&keyspace.keyspace, self.registration.clone(), Bounds::default())
     }
 
     fn iter_over(&self, keyspace: &Keyspace, bounds: Bounds) -> Iter {
         let cursor = self
             .check(keyspace)
-            .and_then(|()| keyspace.core().cursor(&keyspace.keyspace, self.registration.clone(), bounds));
+            .and_then(|()| keyspace.core().cursor_at(&keyspace.keyspace, self.registration.clone(), bounds));
         Iter::new(cursor)
     }
 

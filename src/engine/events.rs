@@ -13,6 +13,8 @@ pub enum Event {
         batches: u64,
         /// Bytes at the end of the log that no complete record covers, dropped.
         dropped_bytes: u64,
+        /// Bytes of a manifest edit that was being written, dropped; what it announced had not happened yet.
+        manifest_dropped_bytes: u64,
     },
     /// A copy of the manifest was damaged or behind and was written again from the other.
     ManifestHealed {
@@ -76,9 +78,10 @@ pub enum Event {
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Event::Recovered { batches, dropped_bytes } => {
-                write!(f, "recovered {batches} batches, dropped {dropped_bytes} bytes of torn tail")
-            }
+            Event::Recovered { batches, dropped_bytes, manifest_dropped_bytes } => write!(
+                f,
+                "recovered {batches} batches, dropped {dropped_bytes} bytes of torn log and {manifest_dropped_bytes} of torn manifest"
+            ),
             Event::ManifestHealed { damage } => write!(f, "manifest copy healed: {damage}"),
             Event::Flushed { keyspace, entries, bytes, micros } => {
                 write!(f, "flushed {entries} entries of {keyspace} into {bytes} bytes in {micros} us")

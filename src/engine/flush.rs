@@ -26,6 +26,7 @@ impl Core {
         let Some(newest) = frozen.first() else { return Ok(()) };
         let last_seq = newest.last_seq;
         self.pipeline.wait_published(last_seq)?;
+        check_flushable(&frozen)?;
         let entries = frozen.iter().fold(0u64, |sum, one| sum.saturating_add(one.memtable.len() as u64));
         let merge = Merge::new(frozen.iter().map(|one| one.memtable.iter()).collect());
         let outcome = self.with_context(keyspace, &view.tree, Purpose::Flush, |context| {
@@ -139,6 +140,19 @@ impl Core {
         self.garbage.add_files(files);
         result
     }
+}
+
+/// A flush promises that everything up to a sequence number is in tables: no memtable may hold anything newer.
+fn check_flushable(frozen: &[Arc<Frozen>]) -> Result<()> {
+    for one in frozen {
+        if let Some((_, newest)) = one.memtable.seq_range()
+            && newest > one.last_seq
+        {
+            let message = format!("a memtable frozen at {} holds entry {newest}", one.last_seq);
+            return Err(Error::new(ErrorKind::Poisoned, message));
+        }
+    }
+    Ok(())
 }
 
 /// What tables are written for.

@@ -27,6 +27,7 @@ mod run_iter;
 mod snapshot;
 mod stall;
 mod stats;
+mod store;
 mod tables;
 mod verify;
 

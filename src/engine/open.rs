@@ -29,7 +29,7 @@ use crate::env::{DirEntry, Env, FileLock, JoinHandle, OsFs};
 use crate::manifest::{Edit, Manifest, Version, is_manifest_file};
 use crate::memtable::{ActiveMemtable, Memtable, RunEntry};
 use crate::wal::{
-    Log, LogOptions, LogStart, Replay, ReplayedBatch, ops, parse_segment_name, replay, segment_path,
+    Log, LogOptions, LogStart, Replay, ReplayedBatch, ReplayedSegment, ops, parse_segment_name, replay,
     sync_segments,
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -54,6 +54,8 @@ struct Recovered {
     damaged: Vec<Error>,
     /// Whether the copies must be written again before anything else.
     needs_heal: bool,
+    /// Bytes of an edit that a crash cut short.
+    manifest_dropped_bytes: u64,
 }
 
 /// Opens or creates the database in a directory.
@@ -164,7 +166,8 @@ fn find(env: &Env, dir: &Path) -> Result<Option<Recovered>> {
         let log = LogStart { next, predecessor: None, live: Vec::new() };
         let (manifest, version) = (loaded.manifest, loaded.version);
         let next_file = first_free_file(&version, &entries);
-        let orphans = orphans(dir, &version, &[], &entries);
+        let dead: Vec<_> = entries.iter().filter_map(|entry| parse_segment_name(&entry.name)).collect();
+        let orphans = orphans(dir, &version, &dead, &entries);
         return Ok(Some(Recovered {
             manifest,
             version,
@@ -174,6 +177,7 @@ fn find(env: &Env, dir: &Path) -> Result<Option<Recovered>> {
             next_file,
             damaged: Vec::new(),
             needs_heal: false,
+            manifest_dropped_bytes: 0,
         }));
     }
     recover(env, dir).map(Some)
@@ -202,7 +206,8 @@ fn recover(env: &Env, dir: &Path) -> Result<Recovered> {
         .ok();
     let replay = replay(env, dir, version.db, version.log_number, pool.as_ref())?;
     let entries = list(env, dir)?;
-    let orphans = orphans(dir, &version, &replay.unused, &entries);
+    let dead = [&replay.unused[..], &replay.obsolete[..]].concat();
+    let orphans = orphans(dir, &version, &dead, &entries);
     Ok(Recovered {
         manifest: loaded.manifest,
         log: replay.start.clone(),
@@ -212,6 +217,7 @@ fn recover(env: &Env, dir: &Path) -> Result<Recovered> {
         orphans,
         damaged: loaded.damaged,
         needs_heal,
+        manifest_dropped_bytes: loaded.dropped_bytes,
     })
 }
 
@@ -222,7 +228,7 @@ fn first_free_file(version: &Version, entries: &[DirEntry]) -> FileNo {
 }
 
 /// Files of ours that the manifest and the log do not name.
-fn orphans(dir: &Path, version: &Version, unused: &[SegmentNo], entries: &[DirEntry]) -> Vec<PathBuf> {
+fn orphans(dir: &Path, version: &Version, dead: &[SegmentNo], entries: &[DirEntry]) -> Vec<PathBuf> {
     let live: BTreeSet<FileNo> = version
         .keyspaces
         .values()
@@ -232,8 +238,7 @@ fn orphans(dir: &Path, version: &Version, unused: &[SegmentNo], entries: &[DirEn
     let mut files = Vec::new();
     for entry in entries {
         let table = parse_table_name(&entry.name).is_some_and(|number| !live.contains(&number));
-        let segment = parse_segment_name(&entry.name)
-            .is_some_and(|number| number < version.log_number || unused.contains(&number));
+        let segment = parse_segment_name(&entry.name).is_some_and(|number| dead.contains(&number));
         if table || segment || is_temporary(&entry.name) {
             files.push(dir.join(&entry.name));
         }
@@ -255,6 +260,7 @@ fn create(env: &Env, options: &Options, dir: &Path) -> Result<Recovered> {
         next_file: 1,
         damaged: Vec::new(),
         needs_heal: false,
+        manifest_dropped_bytes: 0,
     })
 }
 
@@ -276,7 +282,7 @@ fn build(
     heal(&health, &mut found)?;
     let version = found.version;
     let replayed = match &found.replay {
-        Some(replay) => replayed_memtables(&version, replay, &dir.join("*.wal"))?,
+        Some(replay) => replayed_memtables(&version, replay)?,
         None => BTreeMap::new(),
     };
     let last_seq = last_sequence(&version, found.replay.as_ref());
@@ -308,7 +314,12 @@ fn build(
     if let Some(replay) = &found.replay {
         let batches =
             replay.segments.iter().fold(0u64, |sum, one| sum.saturating_add(one.batches.len() as u64));
-        health.emit(&Event::Recovered { batches, dropped_bytes: replay.dropped_bytes });
+        let manifest_dropped_bytes = found.manifest_dropped_bytes;
+        health.emit(&Event::Recovered {
+            batches,
+            dropped_bytes: replay.dropped_bytes,
+            manifest_dropped_bytes,
+        });
     }
     let db_id = version.db;
     let stats = Counters::default();
@@ -368,11 +379,11 @@ fn last_sequence(version: &Version, replay: Option<&Replay>) -> SeqNo {
 type Replayed = BTreeMap<KeyspaceId, Frozen>;
 
 /// The replayed entries that are in no table yet, as one sorted memtable per keyspace.
-fn replayed_memtables(version: &Version, replay: &Replay, log: &Path) -> Result<Replayed> {
+fn replayed_memtables(version: &Version, replay: &Replay) -> Result<Replayed> {
     let mut entries: BTreeMap<KeyspaceId, (Vec<RunEntry>, SegmentNo)> = BTreeMap::new();
     for segment in &replay.segments {
         for batch in &segment.batches {
-            collect_batch(version, segment.number, batch, log, &mut entries)?;
+            collect_batch(version, segment, batch, &mut entries)?;
         }
     }
     let total: usize = replay.segments.iter().map(|segment| segment.bytes.len()).sum();
@@ -387,21 +398,20 @@ fn replayed_memtables(version: &Version, replay: &Replay, log: &Path) -> Result<
 
 fn collect_batch(
     version: &Version,
-    segment: SegmentNo,
+    segment: &ReplayedSegment,
     batch: &ReplayedBatch,
-    log: &Path,
     entries: &mut BTreeMap<KeyspaceId, (Vec<RunEntry>, SegmentNo)>,
 ) -> Result<()> {
-    let path = segment_path(log.parent().unwrap_or(log), segment);
+    let path = &segment.path;
     let mut seq = batch.first_seq;
-    for op in ops(&batch.payload).map_err(|error| error.into_error(&path, batch.offset))? {
-        let op = op.map_err(|error| error.into_error(&path, batch.offset))?;
+    for op in ops(&batch.payload).map_err(|error| error.into_error(path, batch.offset))? {
+        let op = op.map_err(|error| error.into_error(path, batch.offset))?;
         let this = seq;
         seq = seq.saturating_add(1);
         let Some(record) = version.keyspaces.get(&op.keyspace) else {
             if op.keyspace.0 >= version.next_keyspace {
                 let found = format!("keyspace {}", op.keyspace.0);
-                return Err(Error::corrupt(&path, batch.offset, "a keyspace of the manifest", found));
+                return Err(Error::corrupt(path, batch.offset, "a keyspace of the manifest", found));
             }
             // Dropped since.
             continue;
@@ -412,7 +422,7 @@ fn collect_batch(
         let key = part(&batch.payload, op.key_start, op.key.len());
         let value = part(&batch.payload, op.value_start, op.value.len());
         let entry = RunEntry { key, trailer: Trailer::new(this, op.kind), value };
-        let (list, _) = entries.entry(op.keyspace).or_insert_with(|| (Vec::new(), segment));
+        let (list, _) = entries.entry(op.keyspace).or_insert_with(|| (Vec::new(), segment.number));
         list.push(entry);
     }
     Ok(())
@@ -475,7 +485,7 @@ fn start_threads(core: &Arc<Core>) -> Result<Vec<Box<dyn JoinHandle>>> {
             Ok(Some(thread)) => threads.push(thread),
             Ok(None) => {}
             Err(error) => {
-                super::close::stop_threads(core, threads);
+                super::close::stop_threads(core, threads)?;
                 return Err(Error::io("start a thread", &core.dir, error));
             }
         }

@@ -81,11 +81,6 @@ impl Memtable {
         }
     }
 
-    /// Whether it has no entries.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     /// Smallest and largest sequence number in it; `None` when it is empty.
     pub(crate) fn seq_range(&self) -> Option<(SeqNo, SeqNo)> {
         match self {

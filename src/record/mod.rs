@@ -14,8 +14,8 @@ mod reader;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use frame::{
-    BLOCK_BYTES, FRAGMENT_HEADER_BYTES, RecordKind, RecordMeta, encode, encoded_len, next_start,
-};
-pub(crate) use header::{FILE_HEADER_BYTES, FORMAT_VERSION, FileHeader};
-pub(crate) use reader::{Reader, Record, Tail, is_zero, used_len};
+pub(crate) use frame::{BLOCK_BYTES, RecordKind, RecordMeta, encode, encoded_len};
+#[cfg(test)]
+pub(crate) use header::FORMAT_VERSION;
+pub(crate) use header::{FILE_HEADER_BYTES, FileHeader};
+pub(crate) use reader::{Reader, Record, Tail, used_len};

@@ -1,6 +1,8 @@
 //! Framing, resynchronisation, and the judgement of every kind of damage.
 
+use super::frame::{FRAGMENT_HEADER_BYTES, next_start};
 use super::frame::{GROUP_TRAILER_BYTES, Part, parse};
+use super::reader::is_zero;
 use super::*;
 use crate::base::checksum::{FileTag, Origin};
 use crate::base::error::{ErrorKind, Result};

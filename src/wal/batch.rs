@@ -121,6 +121,7 @@ impl BatchBuilder {
     }
 
     /// The encoded form.
+    #[cfg(test)]
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes
     }

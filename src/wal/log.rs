@@ -43,6 +43,7 @@ pub(crate) struct LogStart {
 enum State {
     Open,
     /// The next append goes into a new segment.
+    #[cfg_attr(not(test), expect(dead_code, reason = "tests seal by hand"))]
     Sealed,
     /// As `Sealed`, and the file has undefined bytes after its valid length.
     Torn,
@@ -205,6 +206,7 @@ impl Log {
     }
 
     /// Makes the next append go into a new segment.
+    #[cfg(test)]
     pub(crate) fn seal(&mut self) {
         if let Some(active) = &mut self.active
             && active.state == State::Open

@@ -18,9 +18,8 @@ mod segment;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use batch::{BatchBuilder, BatchError, FrozenBatch, OpIter, OpRef, ops};
-pub(crate) use link::Predecessor;
+pub(crate) use batch::{BatchBuilder, BatchError, FrozenBatch, ops};
 pub(crate) use log::{Log, LogStart};
 pub(crate) use replay::{Replay, replay, sync_segments};
 pub(crate) use scan::{ReplayedBatch, ReplayedSegment};
-pub(crate) use segment::{LogOptions, Prepared, Segment, parse_segment_name, prepare, segment_path};
+pub(crate) use segment::{LogOptions, Segment, parse_segment_name, prepare, segment_path};

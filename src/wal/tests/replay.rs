@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::record::FILE_HEADER_BYTES;
+use crate::wal::link::Predecessor;
 
 /// A log of three segments with the batches 1 to 3, and one prepared segment.
 fn three_segments() -> Disk {
