@@ -179,6 +179,28 @@ fn a_read_error_is_neither_absence_nor_corruption() {
     assert_eq!(read_all(&table, &entries), 0);
 }
 
+/// After a failed read nothing of it is served: the same cursor reads again, and right.
+#[test]
+fn a_cursor_goes_on_after_a_failed_read() {
+    let entries = entries(40);
+    let (file, _) = build(&entries, small(1 << 20));
+    let table = open(&file, ReadMode::Pread).unwrap();
+    for options in [UNKEPT, BYPASS] {
+        let mut iter = table.iter(options);
+        for _ in 0..3 {
+            file.fail_read.store(true, Relaxed);
+            names_the_file(&iter.seek_to_first().unwrap_err(), ErrorKind::Io);
+            assert!(!iter.valid());
+            file.fail_read.store(false, Relaxed);
+            iter.seek_to_first().unwrap();
+            assert_eq!(iter.key(), entries[0].0.as_ref());
+            iter.seek_to_last().unwrap();
+            assert_eq!(iter.key(), entries[39].0.as_ref());
+            iter = table.iter(options);
+        }
+    }
+}
+
 #[test]
 fn a_map_that_fails_is_replaced_by_reads() {
     let entries = entries(40);

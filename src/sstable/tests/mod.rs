@@ -13,6 +13,7 @@ use super::{
 use crate::base::checksum::key_hash;
 use crate::base::error::Result;
 use crate::base::key::{InternalKey, KeyRef, Trailer};
+use crate::base::random::{SplitMix64, test_seed};
 use crate::base::types::{DbId, EntryKind, SeqNo};
 use crate::cache::BlockCache;
 use memory::MemoryFile;
@@ -86,33 +87,30 @@ pub(super) const PLAIN: TableIterOptions = TableIterOptions { fill_cache: true, 
 pub(super) const UNKEPT: TableIterOptions = TableIterOptions { fill_cache: false, bypass: false };
 pub(super) const BYPASS: TableIterOptions = TableIterOptions { fill_cache: false, bypass: true };
 
-/// A small generator of its own, so that tables of a seed never change with a crate.
-pub(super) struct Random(u64);
+/// The seeded generator, in the shapes that these tests want.
+pub(super) struct Random(SplitMix64);
 
 impl Random {
     pub(super) fn new(seed: u64) -> Random {
-        Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+        Random(SplitMix64::new(seed))
     }
 
     pub(super) fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+        self.0.next_u64()
     }
 
     pub(super) fn below(&mut self, end: usize) -> usize {
-        (self.next() % end as u64) as usize
+        self.0.below(end as u64) as usize
     }
 
     pub(super) fn bytes(&mut self, len: usize) -> Vec<u8> {
-        (0..len).map(|_| self.next() as u8).collect()
+        let mut bytes = vec![0; len];
+        self.0.fill(&mut bytes);
+        bytes
     }
 }
 
-/// The seed of random tests: from `ESKER_SEED`, or this one. It is printed, so that a failure can be repeated.
+/// The seed of random tests.
 pub(super) fn seed() -> u64 {
-    let seed = std::env::var("ESKER_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(20_240_607);
-    println!("ESKER_SEED={seed}");
-    seed
+    test_seed(20_240_607)
 }

@@ -3,6 +3,7 @@
 use super::*;
 use crate::base::error::ErrorKind;
 use crate::base::iter::InternalIter;
+use crate::env::{AppendOptions, Fs};
 use std::sync::atomic::Ordering::Relaxed;
 
 fn entries(count: u64) -> Entries {
@@ -218,5 +219,35 @@ fn absent_keys_seldom_read_blocks() {
             assert_eq!(get(&table, format!("key{n:06}x").as_bytes(), 9999).unwrap(), None);
         }
         assert!(file.reads.load(Relaxed) - at_open < 60);
+    }
+}
+
+/// The same through the operating system: a real file, really mapped.
+#[test]
+fn a_table_on_a_disk_makes_the_round_trip() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("000007.sst");
+    let fs = crate::env::OsFs::new();
+    let file = fs.create(&path, AppendOptions::default()).unwrap();
+    let mut builder = TableBuilder::new(file, &path, DB, NUMBER, options());
+    let entries = entries(20_000);
+    for (key, value) in &entries {
+        builder.add(key.as_ref(), value).unwrap();
+    }
+    let bytes = builder.finish().unwrap().bytes;
+    for mode in [ReadMode::Mmap, ReadMode::Pread] {
+        let cache = Arc::new(BlockCache::new(1 << 20));
+        let file = fs.open(&path).unwrap();
+        let path = path.clone();
+        let source = TableSource { file, path, db: DB, origin: NUMBER, bytes, mode, cache };
+        let table = Arc::new(Table::open(source).unwrap());
+        assert_eq!(table.verify().unwrap(), 20_000);
+        for (key, value) in entries.iter().step_by(61) {
+            assert_eq!(get(&table, &key.user, u64::MAX >> 8).unwrap().unwrap().1, *value);
+        }
+        for options in [PLAIN, BYPASS] {
+            assert_eq!(drain(&table, options, true), 20_000);
+            assert_eq!(drain(&table, options, false), 20_000);
+        }
     }
 }
