@@ -1,7 +1,7 @@
 //! Charts as SVG for the HTML page. They have no background and take the page's text colour, so that one drawing is
 //! readable on light and on dark.
 
-use super::{bytes, grouped};
+use super::bytes;
 use crate::sampler::Sample;
 use crate::stats::{Op, micros};
 use crate::store::LevelShape;
@@ -147,7 +147,7 @@ fn percentile_line(histogram: &Histogram<u64>, nines: f64) -> Vec<(f64, f64)> {
 pub fn tree(levels: &[LevelShape]) -> Result<String> {
     const ROW: i32 = 30;
     const LEFT: i32 = 44;
-    const BAR_MAX: i32 = 250;
+    const BAR_MAX: i32 = 200;
     let top = levels.iter().map(|level| level.bytes).max().unwrap_or(1).max(1) as f64;
     let height = ROW * levels.len().max(1) as i32 + 10;
     svg("bytes per level of the tree", height as u32, |area| {
@@ -163,7 +163,7 @@ pub fn tree(levels: &[LevelShape]) -> Result<String> {
                 bytes(level.bytes),
                 counted(level.tables, "table"),
                 counted(level.runs, "run"),
-                grouped(level.entries)
+                short(level.entries as f64)
             );
             area.draw(&Text::new(text, (LEFT + width + 8, y + 5), style.clone())).map_err(problem)?;
         }
@@ -182,6 +182,7 @@ fn trimmed(number: f64) -> String {
 
 fn short(number: f64) -> String {
     match number {
+        n if n >= 1e9 => format!("{}G", trimmed(n / 1e9)),
         n if n >= 1e6 => format!("{}M", trimmed(n / 1e6)),
         n if n >= 1e3 => format!("{}k", trimmed(n / 1e3)),
         n => trimmed(n),
