@@ -1,3 +1,5 @@
+//! The block cache: its budget, and keys that do not collide.
+
 use super::*;
 
 fn block(len: usize) -> Arc<[u8]> {

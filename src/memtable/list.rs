@@ -1,9 +1,9 @@
-#![expect(unsafe_code, reason = "reads the list without an epoch: its nodes live as long as it does")]
 //! The memtable that takes writes: crossbeam-skiplist behind rules under which it needs no epoch.
 //!
 //! Every internal key is inserted once and nothing is ever removed or replaced (the published version of the
 //! crate loses concurrent reads when it replaces). So no node is unlinked or freed before the whole list is
 //! dropped, and all operations run under the dummy guard: no pin, no reference counts on hot nodes.
+#![expect(unsafe_code, reason = "reads the list without an epoch: its nodes live as long as it does")]
 
 use super::entry::{Entry, Place};
 use super::filter::Filter;

@@ -1,8 +1,8 @@
-#![expect(unsafe_code, reason = "asks the C library how much memory is allocated")]
 //! The memory that a memtable says it takes, against what the allocator gave out.
 //!
 //! The allocator's figures are those of the process, so that the measurement runs in a process of its own: this
 //! test binary, asked for the one ignored test below.
+#![expect(unsafe_code, reason = "asks the C library how much memory is allocated")]
 #![cfg(all(target_os = "linux", target_env = "gnu"))]
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Data blocks against a list, and blocks that break the rules.
+
 use super::super::bytes::common_prefix_len;
 use super::*;
 use crate::base::key::InternalKey;

@@ -1,3 +1,5 @@
+//! Filters: golden bytes, no false negatives, few false positives, and bytes that lie.
+
 use super::*;
 use crate::base::checksum::key_hash;
 
