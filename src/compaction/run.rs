@@ -214,7 +214,8 @@ impl Pace {
 fn unknown(kind: UnknownKind, context: &Context<'_>) -> Error {
     match kind {
         UnknownKind::Reserved(name) => {
-            let message = format!("{}: entries of kind \"{name}\" are of a later version", context.dir.display());
+            let message =
+                format!("{}: entries of kind \"{name}\" are of a later version", context.dir.display());
             Error::new(ErrorKind::VersionUnsupported, message)
         }
         UnknownKind::Invalid(byte) => {

@@ -5,10 +5,10 @@ use super::run::Context;
 use super::source::Files;
 use crate::base::error::{Error, Result};
 use crate::base::key::KeyRef;
+use crate::base::types::FileNo;
 use crate::env::AppendOptions;
 use crate::manifest::TableMeta;
 use crate::sstable::{TableBuilder, TableSummary};
-use crate::base::types::FileNo;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -47,7 +47,8 @@ impl<'a> Writer<'a> {
         let number = (context.next_file)()?;
         let path = (context.path_of)(number);
         let options = AppendOptions { uncached: context.uncached, ..AppendOptions::default() };
-        let file = context.env.fs.create(&path, options).map_err(|error| Error::io("create", &path, error))?;
+        let file =
+            context.env.fs.create(&path, options).map_err(|error| Error::io("create", &path, error))?;
         let table = TableBuilder::new(file, &path, context.db, number, context.table_options.clone());
         self.created.push(path);
         Ok(&mut self.current.insert((number, table)).1)

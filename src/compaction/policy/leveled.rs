@@ -104,8 +104,7 @@ fn push_table(tree: &Tree, running: &Running, level: usize) -> Option<Task> {
         [run] => Some((to, run)),
         _ => return None,
     };
-    let push = Push::new(runs_of(tree, level), target, to, running);
-    let window = push.widened(cheapest(&push.windows(0))?);
+    let window = cheapest(&Push::new(runs_of(tree, level), target, to, running).windows(0))?;
     let reason = "the level is over its size";
     trivial_move(tree, running, &window, to..tree.levels.len(), reason).or_else(|| {
         let epoch = target.map_or(Epoch::New, |(_, run)| Epoch::Existing(run.epoch));
