@@ -139,7 +139,9 @@ impl<'a> Push<'a> {
         let mut windows = Vec::new();
         let mut before: Option<End<'a>> = None;
         // A free table is on one side of every barrier, so segments are apart in the order of ends, too.
-        for zone in self.ends().chunk_by(|left, right| left.segment == right.segment && left.deep == right.deep) {
+        for zone in
+            self.ends().chunk_by(|left, right| left.segment == right.segment && left.deep == right.deep)
+        {
             let (Some(first), Some(last)) = (zone.first(), zone.last()) else { continue };
             if first.deep {
                 let lo = before.filter(|end| end.segment == first.segment).map(|end| end.hi);
@@ -152,7 +154,8 @@ impl<'a> Push<'a> {
 
     /// Where free source tables end, ascending.
     fn ends(&self) -> Vec<End<'a>> {
-        let tables = || self.sources.iter().flat_map(|(_, run)| &run.tables).filter(|table| self.is_free(table));
+        let tables =
+            || self.sources.iter().flat_map(|(_, run)| &run.tables).filter(|table| self.is_free(table));
         let deep = deep_spans(tables(), self.depth_min);
         let end = |table: &'a Arc<TableMeta>| {
             let span = Span::of(table);

@@ -59,8 +59,7 @@ pub(super) fn pick(tree: &Tree, shape: &Shape, running: &Running) -> Option<Task
 
 /// How full a level above the last is; from 1.0 on it is pushed down. Tables being compacted do not count.
 fn score(tree: &Tree, shape: &Shape, busy: &Busy, level: usize) -> f64 {
-    let idle =
-        |run: &&Arc<Run>| run.tables.iter().any(|table| !busy.has(table.number));
+    let idle = |run: &&Arc<Run>| run.tables.iter().any(|table| !busy.has(table.number));
     let runs = level_runs(tree, level).iter().filter(idle).count();
     if level == 0 {
         return runs as f64 / shape.trigger() as f64;
@@ -144,7 +143,8 @@ fn best_window<'a>(
     let windows = |depth_min: usize| {
         Push::new(runs_of(tree, level), target, to, running).where_deep(depth_min).windows(limit)
     };
-    let choose = |windows: Vec<Window<'a>>| if target.is_some() { cheapest(&windows) } else { deepest(&windows) };
+    let choose =
+        |windows: Vec<Window<'a>>| if target.is_some() { cheapest(&windows) } else { deepest(&windows) };
     let all = windows(1);
     if level == 0 || all.len() == 1 {
         return choose(all);

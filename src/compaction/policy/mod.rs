@@ -100,7 +100,13 @@ fn trivial_move(
         // Of its own level, only what is older.
         let newer = runs.partition_point(|run| Age::new(level, run.epoch) <= source.age());
         let output_epoch = place_among(runs.get(newer..).unwrap_or_default(), hull);
-        Task { inputs: vec![source.clone()], output_level: level_number(level), output_epoch, kind: Kind::Move, reason }
+        Task {
+            inputs: vec![source.clone()],
+            output_level: level_number(level),
+            output_epoch,
+            kind: Kind::Move,
+            reason,
+        }
     };
     levels
         .rev()

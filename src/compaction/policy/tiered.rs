@@ -44,7 +44,8 @@ pub(super) fn pick(tree: &Tree, shape: &Shape, running: &Running) -> Option<Task
     if crowded {
         let width = runs.len().saturating_sub(shape.ratio() as usize).saturating_add(1);
         let alike = groups.iter().find_map(|group| similar(group, 2, u64::MAX));
-        let group = alike.or_else(|| groups.iter().find_map(|group| lightest(group, width.min(group.len()))))?;
+        let group =
+            alike.or_else(|| groups.iter().find_map(|group| lightest(group, width.min(group.len()))))?;
         return settle(tree, group, "number of runs");
     }
     None

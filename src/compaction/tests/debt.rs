@@ -21,9 +21,21 @@ fn a_tree_in_shape_owes_nothing() {
 #[test]
 fn lazy_debt_counts_what_is_beyond_the_trigger_and_what_it_rewrites() {
     // One run of four is beyond; the last level is five times level 0, of which the ratio of 4 is counted.
-    check(Style::LazyLeveling, "L0#4 4[a-z]\nL0#3 3[a-z]\nL0#2 2[a-z]\nL0#1 1[a-z]\nL1#0 9[a-z]200", 50, 4, 1.0);
+    check(
+        Style::LazyLeveling,
+        "L0#4 4[a-z]\nL0#3 3[a-z]\nL0#2 2[a-z]\nL0#1 1[a-z]\nL1#0 9[a-z]200",
+        50,
+        4,
+        1.0,
+    );
     // Into a tiered level nothing else is rewritten.
-    check(Style::LazyLeveling, "L0#4 4[a-z]\nL0#3 3[a-z]\nL0#2 2[a-z]\nL0#1 1[a-z]\nL1#8 8[a-z]\nL2#0 9[a-z]400", 10, 4, 1.0);
+    check(
+        Style::LazyLeveling,
+        "L0#4 4[a-z]\nL0#3 3[a-z]\nL0#2 2[a-z]\nL0#1 1[a-z]\nL1#8 8[a-z]\nL2#0 9[a-z]400",
+        10,
+        4,
+        1.0,
+    );
     // What arrives in a full level is pushed on.
     check(
         Style::LazyLeveling,

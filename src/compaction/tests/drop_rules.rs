@@ -76,7 +76,8 @@ fn without_knowledge_of_older_tables_deletes_stay() {
 #[test]
 fn unknown_kinds_are_refused() {
     let mut rules = DropRules::new(&[], 9, None);
-    let judge = |rules: &mut DropRules<'_>, byte: u64| rules.judge(KeyRef::new(b"k", Trailer((5 << 8) | byte)));
+    let judge =
+        |rules: &mut DropRules<'_>, byte: u64| rules.judge(KeyRef::new(b"k", Trailer((5 << 8) | byte)));
     assert_eq!(judge(&mut rules, 4), Err(UnknownKind::Reserved("merge operand")));
     assert_eq!(judge(&mut rules, 99), Err(UnknownKind::Invalid(99)));
 }
@@ -131,13 +132,16 @@ fn every_reader_sees_the_same_and_nothing_more_could_go() {
         for key in [b"k", b"l"] {
             let before = random_versions(&mut random, seq_max);
             let after = kept(key, &before, &mut rules);
-            let case = format!("{before:?} -> {after:?}, snapshots {snapshots:?}, visible {visible}, below {below}");
+            let case =
+                format!("{before:?} -> {after:?}, snapshots {snapshots:?}, visible {visible}, below {below}");
             let readers: Vec<u64> = snapshots.iter().copied().chain(visible..=seq_max + 2).collect();
             for seq in &readers {
                 assert_eq!(seen(&before, below, *seq), seen(&after, below, *seq), "at {seq}: {case}");
                 // Whoever stood at an older reader still learns that the key was written since.
-                let newest = |versions: &Versions| versions.iter().map(|(own, _)| *own).find(|own| own <= seq);
-                let older_reader = readers.iter().any(|reader| newest(&before).is_some_and(|own| *reader < own));
+                let newest =
+                    |versions: &Versions| versions.iter().map(|(own, _)| *own).find(|own| own <= seq);
+                let older_reader =
+                    readers.iter().any(|reader| newest(&before).is_some_and(|own| *reader < own));
                 if older_reader {
                     assert_eq!(newest(&before), newest(&after), "at {seq}: {case}");
                 }

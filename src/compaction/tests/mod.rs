@@ -4,6 +4,7 @@ mod check;
 mod cut;
 mod debt;
 mod drop_rules;
+mod files;
 
 mod manual;
 mod model;

@@ -136,7 +136,8 @@ impl Model {
         self.running.remove(&task);
         let outputs = match task.kind {
             Kind::Merge => {
-                let mut entries: Vec<Entry> = task.tables().flat_map(|table| self.contents[&table.number].clone()).collect();
+                let mut entries: Vec<Entry> =
+                    task.tables().flat_map(|table| self.contents[&table.number].clone()).collect();
                 entries.sort_by_key(|(key, seq, _)| (*key, u64::MAX - seq));
                 let rules = DropRules::new(&snapshots, visible, Some(OlderTables::below(&tree, &task)));
                 let outputs = self.write(entries, rules, &tree, usize::from(task.output_level));
@@ -179,7 +180,13 @@ impl Model {
         self.tree.check().unwrap();
     }
 
-    fn write(&mut self, entries: Vec<Entry>, mut rules: DropRules<'_>, tree: &Tree, level: usize) -> Vec<Arc<TableMeta>> {
+    fn write(
+        &mut self,
+        entries: Vec<Entry>,
+        mut rules: DropRules<'_>,
+        tree: &Tree,
+        level: usize,
+    ) -> Vec<Arc<TableMeta>> {
         let (target, span_max) = (self.shape.target_table_bytes, self.shape.max_compaction_bytes);
         let mut cutter = Cutter::new(tree, level, target, span_max);
         let mut tables: Vec<Vec<Entry>> = vec![Vec::new()];
@@ -238,7 +245,11 @@ impl Model {
             for key in 0..keys {
                 let (found, expect) = (self.get(key, seq), view.get(&key).copied());
                 let right = found == expect || (may_expire && found.is_none());
-                assert!(right, "key {key} at {seq}: {found:?} instead of {expect:?} in {:#?}", self.picture());
+                assert!(
+                    right,
+                    "key {key} at {seq}: {found:?} instead of {expect:?} in {:#?}",
+                    self.picture()
+                );
             }
         }
     }

@@ -135,11 +135,7 @@ fn lazy_relieves_level_0_while_the_level_below_is_busy() {
 
 #[test]
 fn lazy_unites_a_last_level_of_several_runs() {
-    lazy(
-        "L1#3 3[a-f]10\nL1#2 1[c-g] 2[m-z]",
-        "",
-        "merge L1#3{3} L1#2{1} -> L1#2 (one run in this level)",
-    );
+    lazy("L1#3 3[a-f]10\nL1#2 1[c-g] 2[m-z]", "", "merge L1#3{3} L1#2{1} -> L1#2 (one run in this level)");
     lazy("L1#3 3[h-k]10\nL1#2 1[c-g] 2[m-z]", "", "move L1#3{3} -> L1#2 (one run in this level)");
 }
 
@@ -167,11 +163,7 @@ fn leveled_pushes_the_table_that_overlaps_least() {
         "",
         "merge L5#2{2} L6#1{12} -> L6#1 (the level is over its size)",
     );
-    leveled(
-        &format!("L5#2 1[a-b]40 2[d-e]40 3[g-z]40\n{last}"),
-        "2 12 -> L6#1",
-        "none",
-    );
+    leveled(&format!("L5#2 1[a-b]40 2[d-e]40 3[g-z]40\n{last}"), "2 12 -> L6#1", "none");
     // Deletes count double.
     leveled(
         &format!("L5#2 1[a-b]40d40 2[d-e]15 3[g-z]70\n{last}"),

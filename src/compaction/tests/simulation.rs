@@ -94,7 +94,9 @@ fn is_in_shape(model: &Model) {
                 assert!(level.bytes() < shape.capacity(index), "{picture:#?}");
             }
         }
-        Style::Leveled => assert!(tree.levels.iter().skip(1).all(|level| level.runs.len() <= 1), "{picture:#?}"),
+        Style::Leveled => {
+            assert!(tree.levels.iter().skip(1).all(|level| level.runs.len() <= 1), "{picture:#?}")
+        }
         Style::Tiered => assert!(tree.runs().count() <= shape.size_ratio as usize, "{picture:#?}"),
         Style::Fifo => {}
     }
