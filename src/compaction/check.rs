@@ -6,7 +6,8 @@
 //!    they overlap, versions of one user key never split up, and what a newer run says stays newer. Tables that a
 //!    running compaction reads stay until it is installed, which covers its outputs, too: they land at or below the
 //!    age of its inputs.
-//! 3. Outputs do not overlap what stays in their run, nor what a running compaction may write into that run.
+//! 3. Outputs do not overlap what stays in their run, nor what a running compaction may write into that run. The run
+//!    itself may be gone: another compaction may have emptied it since the pick.
 //! 4. A new run is newer than all runs of its level when it is installed, so all its inputs come from levels above.
 //! 5. Nothing moves to a level above the one it came from.
 //! 6. A move has one input: what it moves is disjoint as it is.
@@ -99,8 +100,9 @@ fn target_is_free(tree: &Tree, running: &Running, task: &Task) -> Checked {
         return Ok(());
     }
     let inputs: HashSet<FileNo> = task.tables().map(|table| table.number).collect();
-    let run = run_of(tree, task.output_level, epoch).ok_or("the output run does not exist")?;
-    if let Some(stays) = hull.in_run(run).iter().find(|table| !inputs.contains(&table.number)) {
+    let run = run_of(tree, task.output_level, epoch);
+    let overlapped = run.map_or(&[][..], |run| hull.in_run(run));
+    if let Some(stays) = overlapped.iter().find(|table| !inputs.contains(&table.number)) {
         return Err(format!("outputs would overlap table {}", stays.number));
     }
     let clash = running.tasks().iter().find(|other| {

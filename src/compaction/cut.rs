@@ -8,6 +8,9 @@
 use crate::manifest::{TableMeta, Tree};
 use std::sync::Arc;
 
+/// Tables side by side that one compaction should be able to take from a level.
+const COLUMNS: u64 = 5;
+
 /// Decides on cuts for keys that ascend.
 #[derive(Debug)]
 pub(super) struct Cutter<'a> {
@@ -22,7 +25,14 @@ pub(super) struct Cutter<'a> {
 
 impl<'a> Cutter<'a> {
     /// Cuts for outputs of a level of this tree.
-    pub(super) fn new(tree: &'a Tree, level: usize, target_bytes: u64, span_bytes_max: u64) -> Cutter<'a> {
+    pub(super) fn new(
+        tree: &'a Tree,
+        level: usize,
+        target_bytes: u64,
+        max_compaction_bytes: u64,
+    ) -> Cutter<'a> {
+        // Level 0 is mostly pushed down whole; more files would only make flushes slower.
+        let span_bytes_max = if level == 0 { max_compaction_bytes } else { max_compaction_bytes / COLUMNS };
         let deeper = tree.levels.iter().skip(level.saturating_add(1));
         let guards = deeper.filter_map(|level| level.runs.last()).next().map_or(&[][..], |run| &run.tables);
         Cutter { target_bytes: target_bytes.max(1), span_bytes_max, guards, span_bytes: 0 }

@@ -2,19 +2,24 @@
 //!
 //! A [`Push`] takes an age-contiguous list of source runs, and optionally one target run that is older than all of
 //! them. A window of it is a set of source tables together with every target table under their hull. It is found by
-//! walking the source tables by their last key: all tables up to some key go in, except those that
+//! walking the source tables by their last key: the tables that end in a range of keys go in, except those that
 //!
 //! * a running compaction reads, or that would cross a *barrier* (target tables that are busy, key ranges into which
 //!   a running compaction writes),
 //! * share keys with an **older** source table that stays out: newer data must not pass older data.
 //!
-//! The bound moves right until the window has as many bytes as wanted; the next window begins there. Since a window
-//! takes everything left of its bound that is free, working from left to right leaves nothing behind. Tables are
-//! never split, and a run never has one user key in two tables, so versions of a key stay together.
+//! The end of the range moves right until the window has as many bytes as wanted, and on to the end of the target
+//! tables that go in anyway: what fits over them costs nothing more. The next window begins there. Tables are never
+//! split, and a run never has one user key in two tables, so versions of a key stay together.
+//!
+//! A push can be told to look only where many runs overlap: pushing down what lies alone would move it early, without
+//! merging it with what is still to come.
 
 use super::running::{Busy, Running};
 use super::task::{Input, Span, level_number, total_bytes};
+use crate::base::types::FileNo;
 use crate::manifest::{Run, TableMeta};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 /// What is to be pushed down.
@@ -29,6 +34,8 @@ pub(super) struct Push<'a> {
     barriers: Vec<Span<'a>>,
     /// Only source tables that share keys with this range; `None`: all.
     within: Option<Span<'a>>,
+    /// Only source tables at whose last key so many of them overlap.
+    depth_min: usize,
 }
 
 /// One way to cut it.
@@ -60,12 +67,42 @@ impl Window<'_> {
     }
 }
 
-/// Source tables that go in, and where they came from.
+/// Where a source table ends.
+#[derive(Debug, Clone, Copy)]
+struct End<'a> {
+    hi: &'a [u8],
+    /// How many barriers are left of it.
+    segment: usize,
+    /// Whether enough runs overlap there.
+    deep: bool,
+}
+
+/// Source tables that go in.
 struct Picked<'a> {
     /// Per source run, in the order of `Push::sources`.
     runs: Vec<Vec<&'a Arc<TableMeta>>>,
     bytes: u64,
     hull: Option<Span<'a>>,
+    /// End of the range of keys in which they end.
+    end: &'a [u8],
+}
+
+impl<'a> Picked<'a> {
+    fn add(&mut self, run: usize, table: &'a Arc<TableMeta>) {
+        let span = Span::of(table);
+        self.bytes = self.bytes.saturating_add(table.bytes);
+        self.hull = Some(self.hull.map_or(span, |hull| hull.join(span)));
+        if let Some(tables) = self.runs.get_mut(run) {
+            tables.push(table);
+        }
+    }
+}
+
+/// Tables of a run whose last key is after `lo` and not after `hi`.
+fn ending_in<'a>(run: &'a Run, lo: Option<&[u8]>, hi: &[u8]) -> &'a [Arc<TableMeta>] {
+    let start = lo.map_or(0, |lo| run.tables.partition_point(|table| *table.largest.user <= *lo));
+    let end = run.tables.partition_point(|table| *table.largest.user <= *hi);
+    run.tables.get(start..end).unwrap_or_default()
 }
 
 impl<'a> Push<'a> {
@@ -81,7 +118,7 @@ impl<'a> Push<'a> {
         let mut spans: Vec<Span<'a>> = running.outputs(output_level).collect();
         let tables = target.iter().flat_map(|(_, run)| &run.tables);
         spans.extend(tables.filter(|table| busy.has(table.number)).map(|table| Span::of(table)));
-        Push { sources, target, busy, barriers: joined(spans), within: None }
+        Push { sources, target, busy, barriers: joined(spans), within: None, depth_min: 1 }
     }
 
     /// Restricts the push to source tables that share keys with this range, which the caller has widened so that no
@@ -91,66 +128,105 @@ impl<'a> Push<'a> {
         self
     }
 
-    /// All windows, from left to right, each of up to `limit` bytes, or as few tables as possible.
-    pub(super) fn windows(&self, limit: u64) -> Vec<Window<'a>> {
-        let mut ends: Vec<Span<'a>> = self
-            .sources
-            .iter()
-            .flat_map(|(_, run)| &run.tables)
-            .filter(|table| self.is_free(table))
-            .map(|table| Span::of(table))
-            .collect();
-        ends.sort_unstable_by_key(|span| span.hi);
-        ends.dedup_by_key(|span| span.hi);
-        // A free table is on one side of every barrier, so the segments between them are apart in this order, too.
-        ends.chunk_by(|left, right| self.segment(*left) == self.segment(*right))
-            .flat_map(|ends| self.windows_of_segment(ends, limit))
-            .collect()
+    /// Restricts the push to where so many source runs overlap.
+    pub(super) fn where_deep(mut self, depth_min: usize) -> Push<'a> {
+        self.depth_min = depth_min;
+        self
     }
 
-    fn windows_of_segment(&self, ends: &[Span<'a>], limit: u64) -> Vec<Window<'a>> {
+    /// All windows, from left to right, each of up to `limit` bytes, or as few tables as possible.
+    pub(super) fn windows(&self, limit: u64) -> Vec<Window<'a>> {
         let mut windows = Vec::new();
-        let mut lo = None;
-        let mut rest = ends;
-        while let Some(first) = rest.first() {
-            let segment = self.segment(*first);
-            let pick = |index: usize| rest.get(index).map(|end| self.pick(segment, lo, end.hi));
-            let fits = |index: usize| pick(index).is_some_and(|picked| self.cost(&picked) <= limit);
-            let is_empty = |index: usize| pick(index).is_some_and(|picked| picked.hull.is_none());
-            // Both are monotone: a bound further right takes in more.
-            let mut count = count_while(rest.len(), fits);
-            if count == 0 || is_empty(count.saturating_sub(1)) {
-                count = count_while(rest.len(), is_empty).saturating_add(1);
+        let mut before: Option<End<'a>> = None;
+        // A free table is on one side of every barrier, so segments are apart in the order of ends, too.
+        for zone in
+            self.ends().chunk_by(|left, right| left.segment == right.segment && left.deep == right.deep)
+        {
+            let (Some(first), Some(last)) = (zone.first(), zone.last()) else { continue };
+            if first.deep {
+                let lo = before.filter(|end| end.segment == first.segment).map(|end| end.hi);
+                self.windows_of_zone(zone, lo, limit, &mut windows);
             }
-            let Some(picked) = pick(count.saturating_sub(1)) else { break };
-            windows.extend(self.window(&picked));
-            lo = rest.get(count.saturating_sub(1)).map(|end| end.hi);
-            rest = rest.get(count..).unwrap_or_default();
+            before = Some(*last);
         }
         windows
     }
 
-    /// The source tables of a window that reaches from `lo` (exclusive) to `hi`.
-    fn pick(&self, segment: usize, lo: Option<&[u8]>, hi: &[u8]) -> Picked<'a> {
-        let mut stays: Vec<Span<'a>> = Vec::new();
-        let mut runs = vec![Vec::new(); self.sources.len()];
-        let mut bytes = 0u64;
-        let mut hull: Option<Span<'a>> = None;
-        for (taken, (_, run)) in runs.iter_mut().zip(&self.sources).rev() {
-            for table in run.overlapping(lo, Some(hi)) {
+    /// Where free source tables end, ascending.
+    fn ends(&self) -> Vec<End<'a>> {
+        let tables =
+            || self.sources.iter().flat_map(|(_, run)| &run.tables).filter(|table| self.is_free(table));
+        let deep = deep_spans(tables(), self.depth_min);
+        let end = |table: &'a Arc<TableMeta>| {
+            let span = Span::of(table);
+            let next = deep.get(deep.partition_point(|deep| deep.hi < span.lo));
+            let deep = next.is_some_and(|next| next.overlaps(span));
+            End { hi: span.hi, segment: self.segment(span), deep }
+        };
+        let mut ends: Vec<End<'a>> = tables().map(end).collect();
+        ends.sort_unstable_by_key(|end| (end.hi, !end.deep));
+        ends.dedup_by_key(|end| end.hi);
+        ends
+    }
+
+    fn windows_of_zone(
+        &self,
+        ends: &[End<'a>],
+        mut lo: Option<&'a [u8]>,
+        limit: u64,
+        windows: &mut Vec<Window<'a>>,
+    ) {
+        let mut rest = ends;
+        while let Some(first) = rest.first() {
+            let pick = |index: usize| rest.get(index).map(|end| self.pick(first.segment, lo, end.hi));
+            let fits = |index: usize| pick(index).is_some_and(|picked| self.cost(&picked) <= limit);
+            let is_empty = |index: usize| pick(index).is_some_and(|picked| picked.hull.is_none());
+            // Both are monotone: an end further right takes in more.
+            let mut count = count_while(rest.len(), fits);
+            if count == 0 || is_empty(count.saturating_sub(1)) {
+                count = count_while(rest.len(), is_empty).saturating_add(1);
+            }
+            let index = count.saturating_sub(1);
+            let (Some(picked), Some(end)) = (pick(index), rest.get(index)) else { break };
+            let picked = self.filled_up(picked, first.segment, lo, end.hi);
+            windows.extend(self.window(&picked));
+            let done = picked.end.max(end.hi);
+            lo = Some(done);
+            rest = rest.get(rest.partition_point(|end| end.hi <= done)..).unwrap_or_default();
+        }
+    }
+
+    /// The source tables that end between `lo` (exclusive) and `hi` and may go.
+    fn pick(&self, segment: usize, lo: Option<&[u8]>, hi: &'a [u8]) -> Picked<'a> {
+        let mut taken = HashSet::new();
+        let mut picked = Picked { runs: vec![Vec::new(); self.sources.len()], bytes: 0, hull: None, end: hi };
+        for (index, (_, run)) in self.sources.iter().enumerate().rev() {
+            let older = self.sources.get(index.saturating_add(1)..).unwrap_or_default();
+            let goes = |table: &TableMeta, taken: &HashSet<FileNo>| {
                 let span = Span::of(table);
-                let inside =
-                    span.hi <= hi && lo.is_none_or(|lo| span.lo > lo) && self.segment(span) == segment;
-                if inside && self.is_free(table) && !stays.iter().any(|older| older.overlaps(span)) {
-                    taken.push(table);
-                    bytes = bytes.saturating_add(table.bytes);
-                    hull = Some(hull.map_or(span, |hull| hull.join(span)));
-                } else {
-                    stays.push(span);
+                let stays = |older: &Arc<TableMeta>| !taken.contains(&older.number);
+                self.segment(span) == segment
+                    && self.is_free(table)
+                    && !older.iter().any(|(_, run)| span.in_run(run).iter().any(stays))
+            };
+            for table in ending_in(run, lo, hi) {
+                if goes(table, &taken) {
+                    taken.insert(table.number);
+                    picked.add(index, table);
                 }
             }
         }
-        Picked { runs, bytes, hull }
+        picked
+    }
+
+    /// With all source tables that end over the target tables which go in anyway.
+    fn filled_up(&self, picked: Picked<'a>, segment: usize, lo: Option<&[u8]>, hi: &[u8]) -> Picked<'a> {
+        let target = self.under(picked.hull);
+        let Some(end) = target.last().map(|table| &*table.largest.user).filter(|end| *end > hi) else {
+            return picked;
+        };
+        let filled = self.pick(segment, lo, end);
+        if self.under(filled.hull).len() == target.len() { filled } else { picked }
     }
 
     fn cost(&self, picked: &Picked<'a>) -> u64 {
@@ -187,25 +263,6 @@ impl<'a> Push<'a> {
             depth: depth(tables()),
             has_deletes: tables().any(|table| table.deletes > 0),
         })
-    }
-
-    /// The window with all source tables that fit under its target tables, which cost nothing more to write.
-    /// For a push of one run.
-    pub(super) fn widened(&self, window: Window<'a>) -> Window<'a> {
-        let ([(_, run)], Some(target)) = (self.sources.as_slice(), Span::over(self.under(Some(window.hull))))
-        else {
-            return window;
-        };
-        let segment = self.segment(window.hull);
-        let span = target.join(window.hull);
-        let fits = |table: &&Arc<TableMeta>| {
-            span.contains(Span::of(table)) && self.is_free(table) && self.segment(Span::of(table)) == segment
-        };
-        let tables: Vec<&'a Arc<TableMeta>> =
-            run.overlapping(Some(span.lo), Some(span.hi)).iter().filter(fits).collect();
-        let hull = Span::over(tables.iter().copied());
-        let bytes = total_bytes(tables.iter().copied());
-        self.window(&Picked { runs: vec![tables], bytes, hull }).unwrap_or(window)
     }
 
     fn is_free(&self, table: &TableMeta) -> bool {
@@ -272,6 +329,28 @@ fn joined(mut spans: Vec<Span<'_>>) -> Vec<Span<'_>> {
 
 /// The largest number of tables that share one user key.
 pub(super) fn depth<'a>(tables: impl IntoIterator<Item = &'a Arc<TableMeta>>) -> usize {
+    let mut most = 0;
+    sweep(tables, |_, open| most = most.max(open));
+    most
+}
+
+/// Where at least `depth_min` tables overlap, ascending.
+fn deep_spans<'a>(tables: impl IntoIterator<Item = &'a Arc<TableMeta>>, depth_min: usize) -> Vec<Span<'a>> {
+    let mut spans: Vec<Span<'a>> = Vec::new();
+    let mut since: Option<&'a [u8]> = None;
+    sweep(tables, |key, open| match since {
+        None if open >= depth_min => since = Some(key),
+        Some(lo) if open < depth_min => {
+            spans.push(Span { lo, hi: key });
+            since = None;
+        }
+        _ => {}
+    });
+    spans
+}
+
+/// Walks the bounds of tables in ascending order and tells how many tables are open after each.
+fn sweep<'a>(tables: impl IntoIterator<Item = &'a Arc<TableMeta>>, mut visit: impl FnMut(&'a [u8], usize)) {
     let mut edges: Vec<(&[u8], bool)> = Vec::new();
     for table in tables {
         edges.push((&table.smallest.user, false));
@@ -280,10 +359,8 @@ pub(super) fn depth<'a>(tables: impl IntoIterator<Item = &'a Arc<TableMeta>>) ->
     // At one key a table opens before another closes: bounds are inclusive.
     edges.sort_unstable();
     let mut open = 0usize;
-    let mut most = 0usize;
-    for (_, closes) in edges {
+    for (key, closes) in edges {
         open = if closes { open.saturating_sub(1) } else { open.saturating_add(1) };
-        most = most.max(open);
+        visit(key, open);
     }
-    most
 }

@@ -2,6 +2,7 @@
 
 use super::{last_level, level_runs, leveled};
 use crate::compaction::task::{Shape, Style};
+use crate::compaction::window::depth;
 use crate::manifest::Tree;
 
 /// How far a tree is out of shape. Tables being compacted count until they are replaced.
@@ -57,7 +58,7 @@ fn tiered_levels(tree: &Tree, shape: &Shape) -> Vec<LevelDebt> {
     };
     let last_bytes = bytes_of(tree, last);
     let level = |level: usize| {
-        let (bytes, runs) = (bytes_of(tree, level), level_runs(tree, level).len() as f64);
+        let (bytes, runs) = (bytes_of(tree, level), runs_over_one_key(tree, level) as f64);
         let trigger = if level == 0 { shape.trigger() as f64 } else { shape.ratio() as f64 };
         let beyond = (runs - trigger + 1.0).max(0.0) / runs.max(1.0);
         let over = if level == 0 { 0.0 } else { (bytes - shape.capacity(level) as f64).max(0.0) };
@@ -100,6 +101,12 @@ fn leveled_levels(tree: &Tree, shape: &Shape) -> Vec<LevelDebt> {
         }
     };
     (0..tree.levels.len().saturating_sub(1)).map(level).collect()
+}
+
+/// In level 0 every run counts.
+fn runs_over_one_key(tree: &Tree, level: usize) -> usize {
+    let runs = level_runs(tree, level);
+    if level == 0 { runs.len() } else { depth(runs.iter().flat_map(|run| &run.tables)) }
 }
 
 fn bytes_of(tree: &Tree, level: usize) -> f64 {

@@ -17,14 +17,23 @@ use super::{
     cheapest, deepest, idle_groups, last_level, level_runs, merge, merge_group, place, runs_of, similar,
     trivial_move, unite,
 };
+use crate::compaction::check::check_task;
 use crate::compaction::running::{Busy, Running, idle_bytes};
-use crate::compaction::task::{Epoch, Kind, Shape, Task, level_number};
+use crate::compaction::task::{Epoch, Kind, Shape, Task, level_number, total_bytes};
 use crate::compaction::window::{Push, Window, depth, input};
-use crate::manifest::Tree;
+use crate::manifest::{Run, Tree};
+use std::sync::Arc;
 
 /// Runs of a tiered level, in multiples of the size ratio, that start a compaction though few of them overlap:
 /// each of them costs a reader a comparison.
 const RUNS_PER_DEPTH: usize = 3;
+
+/// A push into a tiered level rewrites nothing there and may read so many times `max_compaction_bytes`: cut into
+/// fewer pieces, runs stay whole.
+const STACKED_LIMIT: u64 = 2;
+
+/// A window continues a run of a tiered level if it rewrites at most this part of its own bytes for it: one in.
+const EDGE_SHARE: u64 = 4;
 
 /// See [`super::pick`].
 pub(super) fn pick(tree: &Tree, shape: &Shape, running: &Running) -> Option<Task> {
@@ -50,8 +59,7 @@ pub(super) fn pick(tree: &Tree, shape: &Shape, running: &Running) -> Option<Task
 
 /// How full a level above the last is; from 1.0 on it is pushed down. Tables being compacted do not count.
 fn score(tree: &Tree, shape: &Shape, busy: &Busy, level: usize) -> f64 {
-    let idle =
-        |run: &&std::sync::Arc<crate::manifest::Run>| run.tables.iter().any(|table| !busy.has(table.number));
+    let idle = |run: &&Arc<Run>| run.tables.iter().any(|table| !busy.has(table.number));
     let runs = level_runs(tree, level).iter().filter(idle).count();
     if level == 0 {
         return runs as f64 / shape.trigger() as f64;
@@ -108,25 +116,61 @@ fn push(tree: &Tree, shape: &Shape, running: &Running, level: usize, outgrown: b
         // It gets deeper, or united, first.
         _ => return None,
     };
-    let push = Push::new(runs_of(tree, level), target, to, running);
-    let windows = push.windows(shape.max_compaction_bytes);
-    let window = if target.is_some() { cheapest(&windows)? } else { deepest(&windows)? };
+    let window = best_window(tree, shape, running, (level, to), target)?;
     let reason = if level == 0 { "runs in level 0" } else { "the level is full" };
     let levels = to..last.saturating_add(1);
     if let Some(task) = trivial_move(tree, running, &window, levels, reason) {
         return Some(task);
     }
-    if target.is_some() && is_too_dear(tree, shape, level, &window) {
-        let inside = merge_inside(tree, shape, running, level, 2);
-        if inside.is_some() {
-            return inside;
+    let Some((_, run)) = target else { return Some(stack(tree, running, window, to, reason)) };
+    let dear = is_too_dear(tree, shape, level, &window);
+    let inside = if dear { merge_inside(tree, shape, running, level, 2) } else { None };
+    inside.or_else(|| Some(merge(window, to, Epoch::Existing(run.epoch), reason)))
+}
+
+/// Part of a level to push, where as many runs overlap as the level may have, if possible.
+fn best_window<'a>(
+    tree: &'a Tree,
+    shape: &Shape,
+    running: &'a Running,
+    (level, to): (usize, usize),
+    target: Option<(usize, &'a Arc<Run>)>,
+) -> Option<Window<'a>> {
+    let limit = match target {
+        Some(_) => shape.max_compaction_bytes,
+        None => shape.max_compaction_bytes.saturating_mul(STACKED_LIMIT),
+    };
+    let windows = |depth_min: usize| {
+        Push::new(runs_of(tree, level), target, to, running).where_deep(depth_min).windows(limit)
+    };
+    let choose =
+        |windows: Vec<Window<'a>>| if target.is_some() { cheapest(&windows) } else { deepest(&windows) };
+    let all = windows(1);
+    if level == 0 || all.len() == 1 {
+        return choose(all);
+    }
+    let busy = Busy::of(running);
+    let tables = level_runs(tree, level).iter().flat_map(|run| &run.tables);
+    let most = depth(tables.filter(|table| !busy.has(table.number)));
+    choose(windows(most.min(shape.ratio() as usize).div_ceil(2))).or_else(|| choose(all))
+}
+
+/// Merges a window into a tiered level: as one more run, or, if it only touches the newest run there at its edge, as
+/// the continuation of that run.
+fn stack(tree: &Tree, running: &Running, window: Window<'_>, to: usize, reason: &'static str) -> Task {
+    if let Some(newest) = level_runs(tree, to).first() {
+        let edge = window.hull.in_run(newest);
+        let is_small = total_bytes(edge).saturating_mul(EDGE_SHARE) <= window.source_bytes;
+        let mut longer = merge(window.clone(), to, Epoch::Existing(newest.epoch), reason);
+        if !edge.is_empty() && is_small {
+            longer.inputs.push(input(to, newest, edge));
+        }
+        if is_small && check_task(tree, running, &longer).is_ok() {
+            return longer;
         }
     }
-    let epoch = match target {
-        Some((_, run)) => Epoch::Existing(run.epoch),
-        None => place(tree, to, window.hull),
-    };
-    Some(merge(window, to, epoch, reason))
+    let epoch = place(tree, to, window.hull);
+    merge(window, to, epoch, reason)
 }
 
 /// Whether the window rewrites more of the last level than a full level would, while the level is not full.

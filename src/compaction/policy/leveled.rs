@@ -34,7 +34,7 @@ pub(super) fn targets(tree: &Tree, shape: &Shape) -> Targets {
         most.checked_div(shape.ratio().saturating_pow(steps)).unwrap_or(0)
     };
     let base_max = shape.level_base_bytes.max(1);
-    let base_min = (base_max / shape.ratio()).max(1);
+    let base_min = base_max.checked_div(shape.ratio()).unwrap_or(0).max(1);
     let base = (1..=first_used).rev().find(|level| *level == 1 || share(*level) <= base_max).unwrap_or(1);
     let base_bytes = share(base).clamp(base_min, base_max);
     let target = |level: usize| match level.checked_sub(base) {
@@ -104,8 +104,7 @@ fn push_table(tree: &Tree, running: &Running, level: usize) -> Option<Task> {
         [run] => Some((to, run)),
         _ => return None,
     };
-    let push = Push::new(runs_of(tree, level), target, to, running);
-    let window = push.widened(cheapest(&push.windows(0))?);
+    let window = cheapest(&Push::new(runs_of(tree, level), target, to, running).windows(0))?;
     let reason = "the level is over its size";
     trivial_move(tree, running, &window, to..tree.levels.len(), reason).or_else(|| {
         let epoch = target.map_or(Epoch::New, |(_, run)| Epoch::Existing(run.epoch));

@@ -16,7 +16,7 @@ pub(crate) use manual::{Goal, Manual, manual};
 
 use super::check::check_task;
 use super::running::{Busy, Running};
-use super::task::{Epoch, Input, Kind, Shape, Span, Style, Task, level_number};
+use super::task::{Age, Epoch, Input, Kind, Shape, Span, Style, Task, level_number};
 use super::window::{Push, Window, depth, input};
 use crate::manifest::{Run, Tree};
 use std::ops::Range;
@@ -50,7 +50,11 @@ fn last_level(tree: &Tree) -> usize {
 /// Where a new arrival with this hull goes in a level: into the oldest run that it does not overlap and that no run
 /// newer than it overlaps, else into a new run.
 fn place(tree: &Tree, level: usize, hull: Span<'_>) -> Epoch {
-    let free = level_runs(tree, level).iter().take_while(|run| hull.in_run(run).is_empty());
+    place_among(level_runs(tree, level), hull)
+}
+
+fn place_among(runs: &[Arc<Run>], hull: Span<'_>) -> Epoch {
+    let free = runs.iter().take_while(|run| hull.in_run(run).is_empty());
     free.last().map_or(Epoch::New, |run| Epoch::Existing(run.epoch))
 }
 
@@ -91,12 +95,18 @@ fn trivial_move(
     let hull = Span::over(&source.tables)?;
     let last = last_level(tree);
     let has_deletes = source.tables.iter().any(|table| table.deletes > 0);
-    let moved = |level: usize| Task {
-        inputs: vec![source.clone()],
-        output_level: level_number(level),
-        output_epoch: place(tree, level, hull),
-        kind: Kind::Move,
-        reason,
+    let moved = |level: usize| {
+        let runs = level_runs(tree, level);
+        // Of its own level, only what is older.
+        let newer = runs.partition_point(|run| Age::new(level, run.epoch) <= source.age());
+        let output_epoch = place_among(runs.get(newer..).unwrap_or_default(), hull);
+        Task {
+            inputs: vec![source.clone()],
+            output_level: level_number(level),
+            output_epoch,
+            kind: Kind::Move,
+            reason,
+        }
     };
     levels
         .rev()

@@ -6,7 +6,8 @@
 //! 1. when everything but the oldest run has grown to twice the oldest run, all is merged into one (space);
 //! 2. when level 0 has `l0_runs` runs, the newest group of neighbours in which none is larger than the newer ones
 //!    together is merged, or else all of level 0;
-//! 3. when there are more than `size_ratio` runs, the cheapest group is merged that brings them back to it.
+//! 3. when there are more than `size_ratio` runs, the newest group of similar runs is merged, or else the cheapest
+//!    neighbours that bring the number back.
 //!
 //! Write amplification is about one per doubling up to a few levels; space amplification is up to 3, and a merge of
 //! everything needs as much space again while it runs.
@@ -42,7 +43,9 @@ pub(super) fn pick(tree: &Tree, shape: &Shape, running: &Running) -> Option<Task
     }
     if crowded {
         let width = runs.len().saturating_sub(shape.ratio() as usize).saturating_add(1);
-        let group = groups.iter().find_map(|group| lightest(group, width.min(group.len())))?;
+        let alike = groups.iter().find_map(|group| similar(group, 2, u64::MAX));
+        let group =
+            alike.or_else(|| groups.iter().find_map(|group| lightest(group, width.min(group.len()))))?;
         return settle(tree, group, "number of runs");
     }
     None
