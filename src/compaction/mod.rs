@@ -21,8 +21,13 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+#[cfg(test)]
 pub(crate) use check::check_task;
-pub(crate) use policy::{Debt, Goal, Manual, debt, manual, pick};
-pub(crate) use run::{Context, Outcome, run, write_run};
+pub(crate) use policy::{Goal, Manual, debt, manual, pick};
+#[cfg(test)]
+pub(crate) use run::Outcome;
+pub(crate) use run::{Context, run, write_run};
 pub(crate) use running::Running;
-pub(crate) use task::{Epoch, Input, Kind, Shape, Span, Style, Task};
+pub(crate) use task::{Epoch, Shape, Style, Task};
+#[cfg(test)]
+pub(crate) use task::{Input, Kind};

@@ -221,10 +221,6 @@ impl<'a> Span<'a> {
         self.lo <= other.hi && other.lo <= self.hi
     }
 
-    pub(super) fn contains(self, other: Span<'_>) -> bool {
-        self.lo <= other.lo && other.hi <= self.hi
-    }
-
     /// The tables of a run that may hold a key of the span.
     pub(super) fn in_run(self, run: &Run) -> &[Arc<TableMeta>] {
         run.overlapping(Some(self.lo), Some(self.hi))

@@ -53,8 +53,6 @@ pub(super) struct Window<'a> {
     pub(super) target_bytes: u64,
     /// Source runs that share some key.
     pub(super) depth: usize,
-    /// Whether a source table holds deletes.
-    pub(super) has_deletes: bool,
 }
 
 impl Window<'_> {
@@ -261,7 +259,6 @@ impl<'a> Push<'a> {
             weight: tables().fold(0u64, |sum, table| sum.saturating_add(weight(table))).max(1),
             target_bytes: total_bytes(target),
             depth: depth(tables()),
-            has_deletes: tables().any(|table| table.deletes > 0),
         })
     }
 

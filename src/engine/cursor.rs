@@ -21,6 +21,10 @@ use std::fmt;
 use std::sync::Arc;
 
 /// One sorted input of a merge.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "few of them, stepped through all the time: no pointer to follow"
+)]
 pub(crate) enum Source {
     /// A memtable.
     Memtable(MemIter),

@@ -469,6 +469,14 @@ impl Keyspace {
         keys.iter().map(|key| self.core().get_in_view(&self.keyspace, &view, key.as_ref(), seq)).collect()
     }
 
+    /// About how many bytes of tables a range of keys takes on disk. What is still in memory does not count.
+    ///
+    /// # Errors
+    /// `Corruption`, `Io`, `Closed`, `NotFound` once the keyspace was dropped.
+    pub fn approximate_bytes<K: AsRef<[u8]>>(&self, range: impl RangeBounds<K>) -> Result<u64> {
+        self.core().approximate_bytes(&self.keyspace, &Bounds::range(&range))
+    }
+
     /// All entries in key order.
     pub fn iter(&self) -> Iter {
         self.iter_over(Bounds::default())

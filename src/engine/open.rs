@@ -387,7 +387,7 @@ fn replayed_memtables(version: &Version, replay: &Replay) -> Result<Replayed> {
         }
     }
     let total: usize = replay.segments.iter().map(|segment| segment.bytes.len()).sum();
-    let share = total / entries.len().max(1);
+    let share = total.checked_div(entries.len()).unwrap_or(0);
     let memtables = entries.into_iter().map(|(id, (entries, first_segment))| {
         let memtable = Memtable::from_sorted(entries);
         memtable.charge_owner(share);

@@ -1,6 +1,7 @@
 //! Point reads: newest source first, the first source that knows the key answers.
 
 use super::core::Core;
+use super::cursor::Bounds;
 use super::keyspace::{KeyspaceCore, View};
 use crate::base::checksum::key_hash;
 use crate::base::error::{Error, ErrorKind, Result};
@@ -68,6 +69,25 @@ impl Core {
             }
         }
         Ok(None)
+    }
+}
+
+impl Core {
+    /// Bytes of tables between two keys, as the indexes tell.
+    pub(crate) fn approximate_bytes(&self, keyspace: &KeyspaceCore, bounds: &Bounds) -> Result<u64> {
+        keyspace.check_exists()?;
+        self.health.check_open()?;
+        let view = keyspace.view();
+        let mut sum = 0u64;
+        for (_, run) in view.tree.runs() {
+            for meta in run.overlapping(bounds.lower.as_deref(), bounds.upper.as_deref()) {
+                let table = self.tables.get(meta)?;
+                let start = bounds.lower.as_ref().map_or(0, |key| table.approximate_offset(key));
+                let end = bounds.upper.as_ref().map_or(meta.bytes, |key| table.approximate_offset(key));
+                sum = sum.saturating_add(end.saturating_sub(start));
+            }
+        }
+        Ok(sum)
     }
 }
 

@@ -150,8 +150,8 @@ impl Stall {
 
     /// Notes that a flush wrote so much in such a time.
     pub(crate) fn drained(&self, bytes: u64, took: Duration) {
-        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1);
-        let rate = bytes.saturating_mul(1_000_000) / micros;
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let rate = bytes.saturating_mul(1_000_000).checked_div(micros).unwrap_or(u64::MAX);
         let old = self.drain.load(Ordering::Relaxed);
         self.drain.store(old.saturating_mul(3).saturating_add(rate) / 4, Ordering::Relaxed);
     }

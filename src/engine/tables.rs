@@ -61,7 +61,7 @@ impl Tables {
         bytes: u64,
         files: usize,
     ) -> Tables {
-        let weight = Weight { floor: (bytes / files.max(1) as u64).max(1) };
+        let weight = Weight { floor: bytes.checked_div(files as u64).unwrap_or(bytes).max(1) };
         Tables {
             fs,
             dir,

@@ -118,11 +118,6 @@ impl TableBuilder {
         Ok(())
     }
 
-    /// Entries added so far.
-    pub(crate) fn entries(&self) -> u64 {
-        self.entries
-    }
-
     /// About how long the file would be if it ended here.
     pub(crate) fn estimated_bytes(&self) -> u64 {
         let filter = match self.options.filter {

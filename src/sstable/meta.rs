@@ -9,7 +9,7 @@
 
 use super::bytes::{Extent, Malformed};
 use super::frame::FrameError;
-use super::{Compression, FilterKind, TableOptions, TableSummary};
+use super::{TableOptions, TableSummary};
 use crate::base::coding::{Reader, put_bytes, put_varint};
 use crate::base::key::{InternalKey, KeyRef};
 use crate::base::types::SeqNo;
@@ -148,16 +148,6 @@ impl Properties {
             filter_keys,
             block_bytes: options.block_bytes as u64,
         }
-    }
-
-    /// The compression asked for, if this version knows it.
-    pub(crate) fn compression_kind(&self) -> Option<Compression> {
-        Compression::from_byte(self.compression)
-    }
-
-    /// The filter kind asked for, if this version knows it.
-    pub(crate) fn filter_kind(&self) -> Option<FilterKind> {
-        FilterKind::from_byte(self.filter)
     }
 
     /// The block's bytes.

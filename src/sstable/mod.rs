@@ -29,7 +29,6 @@ use crate::base::types::SeqNo;
 
 pub(crate) use builder::TableBuilder;
 pub(crate) use iter::{TableIter, TableIterOptions};
-pub(crate) use meta::Properties;
 pub(crate) use source::{ReadMode, TableSource};
 pub(crate) use table::Table;
 
@@ -41,13 +40,6 @@ pub(crate) enum Compression {
     None = 0,
     /// LZ4 block format, where it saves an eighth.
     Lz4 = 1,
-}
-
-impl Compression {
-    /// The compression that a byte stands for, if this version knows it.
-    pub(crate) fn from_byte(byte: u8) -> Option<Compression> {
-        [Compression::None, Compression::Lz4].into_iter().find(|kind| *kind as u8 == byte)
-    }
 }
 
 /// Kind of filter. The numbers are on disk: never change them.

@@ -22,4 +22,6 @@ pub(crate) use batch::{BatchBuilder, BatchError, FrozenBatch, ops};
 pub(crate) use log::{Log, LogStart};
 pub(crate) use replay::{Replay, replay, sync_segments};
 pub(crate) use scan::{ReplayedBatch, ReplayedSegment};
-pub(crate) use segment::{LogOptions, Segment, parse_segment_name, prepare, segment_path};
+#[cfg(test)]
+pub(crate) use segment::segment_path;
+pub(crate) use segment::{LogOptions, Segment, parse_segment_name, prepare};

@@ -1,6 +1,6 @@
 //! What the tests share: a seeded generator, settings from the environment, the state of a database as a map.
 
-use esker::{Db, Keyspace, Result};
+use esker::{Keyspace, Result};
 use std::collections::BTreeMap;
 
 /// SplitMix64 (Steele, Lea, Flood 2014).
@@ -56,9 +56,4 @@ pub type Map = BTreeMap<Vec<u8>, Vec<u8>>;
 /// Everything in a keyspace, read forward.
 pub fn contents(keyspace: &Keyspace) -> Result<Map> {
     keyspace.iter().map(|item| item.map(|(key, value)| (key.to_vec(), value.to_vec()))).collect()
-}
-
-/// Everything in the default keyspace.
-pub fn default_contents(db: &Db) -> Result<Map> {
-    contents(&db.default_keyspace())
 }

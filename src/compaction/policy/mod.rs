@@ -11,7 +11,7 @@ mod leveled;
 mod manual;
 mod tiered;
 
-pub(crate) use debt::{Debt, debt};
+pub(crate) use debt::debt;
 pub(crate) use manual::{Goal, Manual, manual};
 
 use super::check::check_task;

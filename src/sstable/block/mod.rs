@@ -51,7 +51,6 @@ const RESTART_BYTES: usize = 12;
 #[derive(Debug, Clone, Copy, Default)]
 struct Shape {
     entries: usize,
-    restarts: usize,
     interval: usize,
     common: usize,
     keys: usize,
@@ -101,7 +100,6 @@ impl Shape {
         // Each is at most `total`, which is a length in memory.
         Ok(Shape {
             entries: entries as usize,
-            restarts: restarts as usize,
             interval: interval as usize,
             common,
             keys: values_len as usize,

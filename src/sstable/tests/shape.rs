@@ -110,8 +110,8 @@ fn properties_may_grow_by_even_tags() {
     let (file, _) = build(&vec![put("k", 1, "v"), delete("l", 2)], options());
     let table = open(&file, ReadMode::Pread).unwrap();
     let properties = table.properties();
-    assert_eq!(properties.compression_kind(), Some(Compression::Lz4));
-    assert_eq!(properties.filter_kind(), Some(FilterKind::Blocked));
+    assert_eq!(properties.compression, Compression::Lz4 as u8);
+    assert_eq!(properties.filter, FilterKind::Blocked as u8);
     assert_eq!((properties.bits_per_key, properties.filter_keys, properties.data_blocks), (10, 2, 1));
     assert!(properties.created_by.starts_with("esker "));
     let bytes = properties.encode();
