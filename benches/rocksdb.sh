@@ -60,8 +60,8 @@ both() {
 }
 
 for round in $(seq "$rounds"); do
-  both fillsync-1 --benchmarks=fillsync --num=$((syncs * 1000)) --threads=1 --sync=true
-  both fillsync-16 --benchmarks=fillsync --num=$((syncs * 1000)) --threads=16 --sync=true
+  both fillsync-1 --benchmarks=fillsync --num="$num" --writes="$syncs" --threads=1 --sync=true
+  both fillsync-16 --benchmarks=fillsync --num="$num" --writes="$syncs" --threads=16 --sync=true
   both fillseq --benchmarks=fillseq --num="$num"
   both fillrandom --benchmarks=fillrandom,waitforcompaction --num="$num"
   both readrandom --benchmarks=readrandom --num="$num" --reads="$reads" --use_existing_db=1

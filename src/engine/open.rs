@@ -32,6 +32,8 @@ use crate::wal::{
     Log, LogOptions, LogStart, Replay, ReplayedBatch, ReplayedSegment, ops, parse_segment_name, replay,
     sync_segments,
 };
+use rayon::ThreadPool;
+use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -47,6 +49,8 @@ struct Recovered {
     version: Version,
     log: LogStart,
     replay: Option<Replay>,
+    /// What the log holds and no table does.
+    memtables: Replayed,
     /// Files that nothing names.
     orphans: Vec<PathBuf>,
     next_file: FileNo,
@@ -173,6 +177,7 @@ fn find(env: &Env, dir: &Path) -> Result<Option<Recovered>> {
             version,
             log,
             replay: None,
+            memtables: Replayed::new(),
             orphans,
             next_file,
             damaged: Vec::new(),
@@ -205,6 +210,7 @@ fn recover(env: &Env, dir: &Path) -> Result<Recovered> {
         .build()
         .ok();
     let replay = replay(env, dir, version.db, version.log_number, pool.as_ref())?;
+    let memtables = replayed_memtables(&version, &replay, pool.as_ref())?;
     let entries = list(env, dir)?;
     let dead = [&replay.unused[..], &replay.obsolete[..]].concat();
     let orphans = orphans(dir, &version, &dead, &entries);
@@ -214,6 +220,7 @@ fn recover(env: &Env, dir: &Path) -> Result<Recovered> {
         next_file: first_free_file(&version, &entries),
         version,
         replay: Some(replay),
+        memtables,
         orphans,
         damaged: loaded.damaged,
         needs_heal,
@@ -256,6 +263,7 @@ fn create(env: &Env, options: &Options, dir: &Path) -> Result<Recovered> {
         version,
         log,
         replay: None,
+        memtables: Replayed::new(),
         orphans: Vec::new(),
         next_file: 1,
         damaged: Vec::new(),
@@ -281,10 +289,7 @@ fn build(
     let health = Health::new(options.listener);
     heal(&health, &mut found)?;
     let version = found.version;
-    let replayed = match &found.replay {
-        Some(replay) => replayed_memtables(&version, replay)?,
-        None => BTreeMap::new(),
-    };
+    let replayed = std::mem::take(&mut found.memtables);
     let last_seq = last_sequence(&version, found.replay.as_ref());
     let (keyspaces, active) = keyspaces(&version, &resolved, replayed)?;
     let blocks = Arc::new(BlockCache::new(resolved.block_cache_bytes));
@@ -379,28 +384,43 @@ fn last_sequence(version: &Version, replay: Option<&Replay>) -> SeqNo {
 type Replayed = BTreeMap<KeyspaceId, Frozen>;
 
 /// The replayed entries that are in no table yet, as one sorted memtable per keyspace.
-fn replayed_memtables(version: &Version, replay: &Replay) -> Result<Replayed> {
-    let mut entries: BTreeMap<KeyspaceId, (Vec<RunEntry>, SegmentNo)> = BTreeMap::new();
-    for segment in &replay.segments {
-        for batch in &segment.batches {
-            collect_batch(version, segment, batch, &mut entries)?;
+fn replayed_memtables(version: &Version, replay: &Replay, pool: Option<&ThreadPool>) -> Result<Replayed> {
+    let collect = |segment: &ReplayedSegment| collect_segment(version, segment);
+    let found: Vec<Entries> = match pool {
+        Some(pool) => pool.install(|| replay.segments.par_iter().map(collect).collect::<Result<_>>())?,
+        None => replay.segments.iter().map(collect).collect::<Result<_>>()?,
+    };
+    let mut lists: BTreeMap<KeyspaceId, (Vec<Vec<RunEntry>>, SegmentNo)> = BTreeMap::new();
+    for (segment, found) in replay.segments.iter().zip(found) {
+        for (id, list) in found {
+            lists.entry(id).or_insert_with(|| (Vec::new(), segment.number)).0.push(list);
         }
     }
     let total: usize = replay.segments.iter().map(|segment| segment.bytes.len()).sum();
-    let share = total.checked_div(entries.len()).unwrap_or(0);
-    let memtables = entries.into_iter().map(|(id, (entries, first_segment))| {
-        let memtable = Memtable::from_sorted(entries);
+    let share = total.checked_div(lists.len()).unwrap_or(0);
+    let memtables = lists.into_iter().map(|(id, (lists, first_segment))| {
+        let memtable = Memtable::from_lists(lists, pool);
         memtable.charge_owner(share);
         (id, Frozen { memtable, last_seq: replay.last_seq, first_segment: Some(first_segment) })
     });
     Ok(memtables.collect())
 }
 
+type Entries = BTreeMap<KeyspaceId, Vec<RunEntry>>;
+
+fn collect_segment(version: &Version, segment: &ReplayedSegment) -> Result<Entries> {
+    let mut entries = Entries::new();
+    for batch in &segment.batches {
+        collect_batch(version, segment, batch, &mut entries)?;
+    }
+    Ok(entries)
+}
+
 fn collect_batch(
     version: &Version,
     segment: &ReplayedSegment,
     batch: &ReplayedBatch,
-    entries: &mut BTreeMap<KeyspaceId, (Vec<RunEntry>, SegmentNo)>,
+    entries: &mut Entries,
 ) -> Result<()> {
     let path = &segment.path;
     let mut seq = batch.first_seq;
@@ -422,8 +442,7 @@ fn collect_batch(
         let key = part(&batch.payload, op.key_start, op.key.len());
         let value = part(&batch.payload, op.value_start, op.value.len());
         let entry = RunEntry { key, trailer: Trailer::new(this, op.kind), value };
-        let (list, _) = entries.entry(op.keyspace).or_insert_with(|| (Vec::new(), segment.number));
-        list.push(entry);
+        entries.entry(op.keyspace).or_default().push(entry);
     }
     Ok(())
 }

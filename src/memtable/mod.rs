@@ -22,6 +22,7 @@ use crate::base::iter::InternalIter;
 use crate::base::key::{KeyRef, Trailer};
 use crate::base::slice::Slice;
 use crate::base::types::SeqNo;
+use rayon::ThreadPool;
 use std::sync::Arc;
 
 /// A handle for reading a memtable of either kind, cheap to clone. Only [`ActiveMemtable`] takes writes.
@@ -34,9 +35,10 @@ pub(crate) enum Memtable {
 }
 
 impl Memtable {
-    /// A memtable of these entries, which should be sorted by internal key; they are sorted when they are not.
-    pub(crate) fn from_sorted(entries: Vec<RunEntry>) -> Memtable {
-        Memtable::Run(Arc::new(SortedRun::new(entries)))
+    /// A memtable of the entries of these lists, in any order; they are sorted, on the threads of the pool if there is
+    /// one.
+    pub(crate) fn from_lists(lists: Vec<Vec<RunEntry>>, pool: Option<&ThreadPool>) -> Memtable {
+        Memtable::Run(Arc::new(SortedRun::new(lists, pool)))
     }
 
     /// The newest version of `key` with a sequence number of at most `seq`; `None` when none is here.

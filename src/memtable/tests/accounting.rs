@@ -74,7 +74,8 @@ fn a_run_counts_its_arrays_and_the_buffers_charged_to_it() {
             })
             .collect()
     };
-    let (small, large) = (Memtable::from_sorted(entries(1000)), Memtable::from_sorted(entries(2000)));
+    let (small, large) =
+        (Memtable::from_lists(vec![entries(1000)], None), Memtable::from_lists(vec![entries(2000)], None));
     let added = large.bytes() - small.bytes();
     let arrays = 1000 * (size_of::<RunEntry>() + 8);
     assert!((arrays..arrays + 2000).contains(&added), "{added}");

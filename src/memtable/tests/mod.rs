@@ -80,7 +80,7 @@ fn random_tables(rng: &mut StdRng, entries: u64) -> (Model, Memtable, Memtable) 
             value: Slice::copy_from(value),
         })
         .collect();
-    (model, Memtable::List(list), Memtable::from_sorted(run))
+    (model, Memtable::List(list), Memtable::from_lists(vec![run], None))
 }
 
 fn model_get(model: &Model, key: &[u8], seq: SeqNo) -> Option<(Trailer, Vec<u8>)> {
@@ -225,7 +225,7 @@ fn of_two_entries_with_one_internal_key_the_first_stays() {
     insert(&list, b"k", trailer, b"first");
     insert(&list, b"k", trailer, b"second");
     let entry = |value: &str| RunEntry { key: Slice::from("k"), trailer, value: Slice::from(value) };
-    let run = Memtable::from_sorted(vec![entry("first"), entry("second")]);
+    let run = Memtable::from_lists(vec![vec![entry("first"), entry("second")]], None);
     for table in [Memtable::List(list), run] {
         assert_eq!((table.len(), get(&table, b"k", 5).unwrap().1), (1, b"first".to_vec()));
     }
@@ -238,7 +238,7 @@ fn a_run_of_unsorted_entries_is_sorted() {
         trailer: Trailer::new(seq, EntryKind::Put),
         value: Slice::from(key),
     };
-    let run = Memtable::from_sorted(vec![entry("b", 1), entry("a", 2), entry("b", 3)]);
+    let run = Memtable::from_lists(vec![vec![entry("b", 1), entry("a", 2), entry("b", 3)]], None);
     let mut iter = run.iter();
     let mut seen = Vec::new();
     iter.seek_to_first().unwrap();
