@@ -415,6 +415,8 @@ fn every_flipped_bit_and_lost_read_is_corruption() {
     let is_corruption = |error: &Error| assert_eq!(error.kind(), ErrorKind::Corruption, "{error}");
     assert!(survives(Op::Read.into(), Fault::BitFlip, is_corruption) > 20);
     assert!(survives(Op::Read.into(), Fault::Skip, is_corruption) > 20);
+    // A write that the device only claimed to have done shows when the output is opened again.
+    assert!(survives(Op::Append.into(), Fault::Skip, is_corruption) > 3);
 }
 
 #[test]

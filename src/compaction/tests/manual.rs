@@ -42,6 +42,13 @@ fn only_the_range_and_what_it_needs_goes_down() {
     check(text, "", ("h", "i"), "merge L0#9{9} L1#8{8} L1#7{7} L2#1{1 2} -> L2#1 (by hand)");
     check(text, "", ("q", "z"), "merge L1#7{5} L2#1{3} -> L2#1 (by hand)");
     check(text, "", ("q", "s"), "done");
+    // An older table that one of them overlaps, and an older one that this overlaps.
+    check(
+        "L0#9 9[g-k]\nL1#8 8[c-h]\nL1#7 7[a-d]\nL2#1 1[x-z]",
+        "",
+        ("i", "j"),
+        "merge L0#9{9} L1#8{8} L1#7{7} -> L2#1 (by hand)",
+    );
 }
 
 #[test]

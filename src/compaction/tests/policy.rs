@@ -107,7 +107,47 @@ fn lazy_deepens_a_last_level_that_has_outgrown_its_capacity() {
     lazy(grown, "", "move L1#1{1 2} -> L2 new (the last level has outgrown its capacity)");
     // While a compaction reads it, nothing more is pushed into it.
     lazy(grown, "2 -> L1#1", "merge L0#9{9} L0#8{8} L0#7{7} L0#6{6} -> L0#6 (small runs of one level)");
+    let side = "L0#9 9[a-c]\nL0#8 8[a-c]\nL0#7 7[a-c]\nL0#6 6[a-c]\nL1#1 1[a-m]100 2[n-z]61";
+    lazy(side, "2 -> L1#1", "merge L0#9{9} L0#8{8} L0#7{7} L0#6{6} -> L0#6 (small runs of one level)");
+    // Nor while one writes to it.
+    lazy("L0#9 9[n-p]\nL1#1 1[a-m]100 2[q-z]61", "9 -> L1#1", "none");
     lazy("L6#1 1[a-z]9000000", "", "none");
+}
+
+#[test]
+fn lazy_works_on_both_sides_of_a_busy_range() {
+    lazy(
+        "L1#9 9[a-c]20 8[g-h]40 7[p-q]60\nL1#6 6[a-c]20 5[g-h]40 4[p-q]60\nL2#1 1[a-d]100 2[f-i]100 3[o-r]100",
+        "8 5 2 -> L2#1",
+        "merge L1#9{7} L1#6{4} L2#1{3} -> L2#1 (the level is full)",
+    );
+}
+
+#[test]
+fn lazy_leaves_what_lies_alone() {
+    // It does not fit into one compaction, so what is merged with nothing yet waits.
+    lazy(
+        "L1#9 9[a-f]200 8[m-p]60 7[q-z]60\nL1#6 6[m-p]60 5[q-z]60\nL1#4 4[m-p]60 3[q-z]60\n\
+         L1#2 2[m-p]60 10[q-z]60\nL3#1 1[a-m]800 11[n-z]800",
+        "",
+        "merge L1#9{8 7} L1#6{6 5} L1#4{4 3} L1#2{2 10} -> L2 new (the level is full)",
+    );
+}
+
+#[test]
+fn lazy_continues_a_run_that_it_touches_at_the_edge() {
+    // The first half of level 1 went down as run 9 of level 2; now the second half follows.
+    let last = "L3#1 1[a-m]800 2[n-z]800";
+    lazy(
+        &format!("L1#8 8[k-z]60\nL1#7 7[m-z]60\nL1#6 6[m-z]60\nL1#5 5[m-z]60\nL2#9 3[a-j]200 4[k-n]40\n{last}"),
+        "",
+        "merge L1#8{8} L1#7{7} L1#6{6} L1#5{5} L2#9{4} -> L2#9 (the level is full)",
+    );
+    lazy(
+        &format!("L1#8 8[k-z]60\nL1#7 7[m-z]60\nL1#6 6[m-z]60\nL1#5 5[m-z]60\nL2#9 3[a-j]200 4[k-n]80\n{last}"),
+        "",
+        "merge L1#8{8} L1#7{7} L1#6{6} L1#5{5} -> L2 new (the level is full)",
+    );
 }
 
 #[test]
@@ -246,6 +286,12 @@ fn tiered_leaves_busy_runs_alone() {
         "L0#9 9[a-z]\nL0#8 8[a-z]\nL0#7 7[a-z]\nL0#6 6[a-z]\nL0#5 5[a-z]\nL1#4 4[a-z]100",
         "5 -> L1 new",
         "merge L0#9{9} L0#8{8} L0#7{7} L0#6{6} -> L0#6 (runs in level 0)",
+    );
+    // A run that another compaction writes to is busy, even where none of its tables is.
+    tiered(
+        "L0#9 9[m-n]\nL1#8 8[a-z]\nL1#7 7[a-z]\nL1#6 6[a-c]\nL1#5 5[a-c] 4[x-z]",
+        "9 -> L1#5\n8 7 -> L1#7",
+        "none",
     );
 }
 
