@@ -22,6 +22,8 @@ impl Core {
         self.tables.close();
         self.garbage.stop_waiting();
         let collected = self.collect();
+        // Cursors and handles may live on; nothing is written any more, so another session may begin.
+        self.manifest.lock().lock = None;
         flushed.and(marked).and(collected).and(panics)
     }
 

@@ -39,7 +39,8 @@ impl Iter {
         Iter { front, back: None, error, front_moved: false, front_fresh: false }
     }
 
-    /// Makes `next` yield the first entry whose key is at or after this one, within the iterator's range.
+    /// Makes `next` yield the first entry whose key is at or after this one, within the iterator's range and before
+    /// what `next_back` has yielded. An iterator that has ended stays ended.
     ///
     /// # Errors
     /// `Corruption`, `Io`.
@@ -50,7 +51,11 @@ impl Iter {
         let Some(front) = self.front.as_mut() else { return Ok(()) };
         self.front_moved = true;
         self.front_fresh = true;
-        front.seek(key)
+        let result = front.seek(key);
+        if result.is_err() {
+            self.front = None;
+        }
+        result
     }
 
     fn step_front(&mut self) -> Result<Option<(Slice, Slice)>> {

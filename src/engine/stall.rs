@@ -10,7 +10,7 @@ use super::core::{CommitState, Core, State};
 use super::events::Event;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::sync::{Mutex, Rank};
-use crate::base::types::KeyspaceId;
+use crate::base::types::{KeyspaceId, SegmentNo};
 use crate::compaction::debt;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
@@ -252,6 +252,7 @@ impl Core {
                 continue;
             }
             if self.memtable_bytes_locked(commit) >= self.options.write_buffers_bytes_max {
+                self.free_memory_locked(commit);
                 return Ok(Room::Full(Reason::Memtables));
             }
             self.freeze_locked(commit, *id);
@@ -259,27 +260,48 @@ impl Core {
         self.bound_log_locked(commit)
     }
 
-    /// Keeps the log within its budget by freezing what pins its oldest segment, however idle that keyspace is.
-    fn bound_log_locked(&self, commit: &mut CommitState) -> Result<Room> {
-        let live = commit.log.live_bytes();
-        let budget = self.options.wal_bytes_max.max(self.options.wal_segment_bytes.saturating_mul(2));
-        if live <= budget {
-            return Ok(Room::Ready);
+    /// Sees to it that a flush is on its way: if none is, the memory is in memtables that are still filling.
+    fn free_memory_locked(&self, commit: &mut CommitState) {
+        if commit.active.values().any(|active| !active.keyspace.view().frozen.is_empty()) {
+            return;
         }
-        let oldest = commit
-            .active
-            .iter()
-            .filter_map(|(id, active)| active.first_segment.map(|segment| (segment, *id)))
-            .min();
-        if let Some((segment, id)) = oldest
-            && commit.log.oldest_live().is_some_and(|first| segment <= first)
-        {
+        let largest = commit.active.iter().max_by_key(|(_, active)| active.memtable.bytes());
+        if let Some(id) = largest.map(|(id, _)| *id) {
             self.freeze_locked(commit, id);
         }
-        if live > budget.saturating_mul(2) {
+    }
+
+    /// Keeps the log within its budget by freezing what pins its oldest segment, however idle that keyspace is.
+    fn bound_log_locked(&self, commit: &mut CommitState) -> Result<Room> {
+        let budget = self.options.wal_bytes_max.max(self.options.wal_segment_bytes.saturating_mul(2));
+        if commit.log.live_bytes() <= budget {
+            return Ok(Room::Ready);
+        }
+        // Only what is not flushed yet counts: to wait for segments that the next flush lets go of anyway, or for the
+        // one that is being written, would be to wait for nothing.
+        let Some(oldest) = self.oldest_unflushed_locked(commit) else { return Ok(Room::Ready) };
+        let needed = commit.log.bytes_from(oldest);
+        if needed <= budget {
+            return Ok(Room::Ready);
+        }
+        let owner = commit.active.iter().find(|(_, active)| active.first_segment == Some(oldest));
+        if let Some(id) = owner.map(|(id, _)| *id) {
+            self.freeze_locked(commit, id);
+        }
+        if needed > budget.saturating_mul(2) {
             return Ok(Room::Full(Reason::Log));
         }
         Ok(Room::Ready)
+    }
+
+    /// The oldest log segment that holds an entry which is in no table.
+    fn oldest_unflushed_locked(&self, commit: &CommitState) -> Option<SegmentNo> {
+        let segments = commit.active.values().flat_map(|active| {
+            let view = active.keyspace.view();
+            let frozen = view.frozen.iter().filter_map(|frozen| frozen.first_segment).min();
+            frozen.into_iter().chain(active.first_segment)
+        });
+        segments.min()
     }
 
     /// Bytes of all memtables.

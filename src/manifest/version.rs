@@ -52,6 +52,12 @@ pub(crate) struct Version {
 /// A run that an edit added to: where, and the smallest user key of what was added.
 type Touched = (KeyspaceId, u8, u64, Box<[u8]>);
 
+/// What an edit does to the trees.
+struct Changes {
+    removed: BTreeMap<FileNo, Arc<TableMeta>>,
+    touched: Vec<Touched>,
+}
+
 impl Version {
     /// A database without keyspaces, before its first edit.
     pub(crate) fn empty(db: DbId) -> Version {
@@ -81,7 +87,9 @@ impl Version {
     /// The version after this edit, one generation on.
     ///
     /// Operations take effect in their order, but overlaps are judged at the end: an edit may add a compaction's
-    /// outputs before it removes the inputs. Clears the clean marker unless the edit sets it.
+    /// outputs before it removes the inputs. A table that is removed and added as it was has only moved: both versions
+    /// share its metadata, so that whoever counts references sees the readers of either. Clears the clean marker unless
+    /// the edit sets it.
     pub(crate) fn apply(&self, edit: &Edit) -> Result<Version, Inconsistency> {
         let mut next = self.clone();
         next.apply_in_place(edit)?;
@@ -95,22 +103,34 @@ impl Version {
         self.generation =
             self.generation.checked_add(1).ok_or_else(|| Inconsistency("generations are used up".into()))?;
         self.clean_next_log = None;
-        let mut touched = Vec::new();
+        let mut changes = Changes { removed: self.tables_to_remove(edit), touched: Vec::new() };
         for op in &edit.0 {
-            self.apply_op(op, &mut touched)?;
+            self.apply_op(op, &mut changes)?;
         }
         self.check_clean()?;
-        touched.iter().try_for_each(|place| self.check_touched(place))
+        changes.touched.iter().try_for_each(|place| self.check_touched(place))
     }
 
-    fn apply_op(&mut self, op: &EditOp, touched: &mut Vec<Touched>) -> Result<(), Inconsistency> {
+    /// The tables that an edit removes, before it does.
+    fn tables_to_remove(&self, edit: &Edit) -> BTreeMap<FileNo, Arc<TableMeta>> {
+        let tables = edit.0.iter().filter_map(|op| {
+            let EditOp::RemoveTable { keyspace, level, epoch, number } = op else { return None };
+            let level = self.keyspaces.get(keyspace)?.tree.levels.get(usize::from(*level))?;
+            level.run(*epoch)?.tables.iter().find(|table| table.number == *number)
+        });
+        tables.map(|table| (table.number, Arc::clone(table))).collect()
+    }
+
+    fn apply_op(&mut self, op: &EditOp, changes: &mut Changes) -> Result<(), Inconsistency> {
         match op {
             EditOp::CreateKeyspace { id, name, settings } => self.create_keyspace(*id, name, settings)?,
             EditOp::DropKeyspace { id } => self.drop_keyspace(*id)?,
             EditOp::SetSettings { id, settings } => self.keyspace_mut(*id)?.options = settings.clone(),
             EditOp::AddTable { keyspace, level, epoch, table } => {
-                self.add_table(*keyspace, *level, *epoch, table)?;
-                touched.push((*keyspace, *level, *epoch, table.smallest.user.clone()));
+                let moved = changes.removed.get(&table.number).filter(|removed| ***removed == *table);
+                let shared = moved.map_or_else(|| Arc::new(table.clone()), Arc::clone);
+                self.add_table(*keyspace, *level, *epoch, shared)?;
+                changes.touched.push((*keyspace, *level, *epoch, table.smallest.user.clone()));
             }
             EditOp::RemoveTable { keyspace, level, epoch, number } => {
                 self.remove_table(*keyspace, *level, *epoch, *number)?;
@@ -174,7 +194,7 @@ impl Version {
         keyspace: KeyspaceId,
         level: u8,
         epoch: u64,
-        table: &TableMeta,
+        table: Arc<TableMeta>,
     ) -> Result<(), Inconsistency> {
         table.check()?;
         ensure(usize::from(level) < LEVELS, || format!("there is no level {level}"))?;
@@ -182,7 +202,7 @@ impl Version {
         self.next_epoch = self.next_epoch.max(after);
         self.raise_last_seq(table.seq_max)?;
         let tree = Arc::make_mut(&mut self.keyspace_mut(keyspace)?.tree);
-        tree.insert(usize::from(level), epoch, Arc::new(table.clone()));
+        tree.insert(usize::from(level), epoch, table);
         Ok(())
     }
 

@@ -180,11 +180,18 @@ impl Log {
 
     /// Bytes of all segments that are still needed.
     pub(crate) fn live_bytes(&self) -> u64 {
+        self.bytes_from(0)
+    }
+
+    /// Bytes of the segments from this number on.
+    pub(crate) fn bytes_from(&self, first: SegmentNo) -> u64 {
         let active = self.active.as_ref().map_or(0, |active| active.segment.len());
-        self.live.iter().fold(active, |sum, (_, bytes)| sum.saturating_add(*bytes))
+        let live = self.live.iter().filter(|(number, _)| *number >= first);
+        live.fold(active, |sum, (_, bytes)| sum.saturating_add(*bytes))
     }
 
     /// The oldest segment that is still needed.
+    #[cfg(test)]
     pub(crate) fn oldest_live(&self) -> Option<SegmentNo> {
         let active = self.active.as_ref().map(|active| active.segment.number());
         self.live.first().map(|(number, _)| *number).or(active)

@@ -4,4 +4,5 @@
 //! variables named in CONTRIBUTING.md.
 
 mod crash;
+mod model;
 mod support;

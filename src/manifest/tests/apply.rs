@@ -1,6 +1,7 @@
 //! The step from one version to the next.
 
 use super::*;
+use std::sync::Arc;
 
 const BASE: &str = "
     create 0 \"default\" bits_per_key=10
@@ -93,6 +94,19 @@ fn a_move_keeps_the_table() {
          L1 #2: 3:[a..c]@1-5 4:[d..f]@1-5
          L2 #9: 5:[x..z]@1-5",
     );
+}
+
+/// Files are removed when nobody holds their metadata any more. A reader of the version before a move holds it by that
+/// version, and must count as a reader of the moved table.
+#[test]
+fn versions_before_and_after_a_move_share_the_metadata() {
+    let find = |version: &Version| version.tables().find(|table| table.number == 5).cloned().unwrap();
+    let (add, remove) = ("add 0 L2 #9 5:[x..z]@1-5\n", "remove 0 L1 #2 5\n");
+    for edit in [format!("{add}{remove}"), format!("{remove}{add}")] {
+        let before = base();
+        let after = before.apply(&Edit::parse(&edit)).unwrap();
+        assert!(Arc::ptr_eq(&find(&before), &find(&after)), "{edit}");
+    }
 }
 
 #[test]
