@@ -4,4 +4,7 @@
 //! variables named in CONTRIBUTING.md.
 
 mod crash;
+mod examples;
+mod kill;
+mod process;
 mod support;
