@@ -6,5 +6,6 @@
 mod crash;
 mod examples;
 mod kill;
+mod leaks;
 mod process;
 mod support;
