@@ -5,7 +5,7 @@
 //! and every replacement of a view, and no I/O happens under it.
 
 use super::events::Event;
-use super::health::Health;
+use super::health::{Health, closed};
 use super::keyspace::{Frozen, KeyspaceCore, View};
 use super::obsolete::Garbage;
 use super::options::{Durability, ResolvedOptions};
@@ -50,7 +50,6 @@ pub(crate) struct Core {
     pub(crate) stall: Stall,
     pub(crate) stats: Counters,
     pub(crate) cancel: AtomicBool,
-    pub(crate) lock: Box<dyn FileLock>,
     /// Number of a log segment to prepare ahead; 0 for none.
     pub(crate) prepare: AtomicU64,
     /// When the log was last synced for a commit, in nanoseconds of the clock, while a proof of it is due; 0: not due.
@@ -81,10 +80,12 @@ pub(crate) struct Active {
     pub(crate) used: bool,
 }
 
-/// What the manifest lock guards: the log of edits and the version they add up to.
+/// What the manifest lock guards: the log of edits, the version they add up to, and the right to write them.
 pub(crate) struct ManifestState {
     pub(crate) manifest: Manifest,
     pub(crate) version: Version,
+    /// The lock against a second opener; given back by the close, after which nothing of the directory is ours.
+    pub(crate) lock: Option<Box<dyn FileLock>>,
 }
 
 /// What the engine state lock guards.
@@ -179,7 +180,8 @@ impl Core {
     /// manifest is then unknown, and nothing may be deleted or built upon. A full disk changes nothing.
     pub(crate) fn append_edit_locked(&self, manifest: &mut ManifestState, edit: &Edit) -> Result<()> {
         self.health.check_not_poisoned()?;
-        if !self.lock.is_intact() {
+        let Some(lock) = &manifest.lock else { return Err(closed()) };
+        if !lock.is_intact() {
             let error = Error::new(ErrorKind::Poisoned, "the lock file was removed or replaced");
             self.poison(&error);
             return Err(error);
