@@ -224,6 +224,7 @@ impl Core {
             }
             Err(_) => {}
         }
+        self.wake_if_poisoned();
         if let Some(event) = event
             && !self.cancel.load(Ordering::Acquire)
         {
@@ -265,11 +266,10 @@ impl Core {
 
     /// Waits until nothing is left to do in the background.
     pub(crate) fn wait_for_background(&self) -> Result<()> {
+        self.health.check_open()?;
         if !self.has_threads() {
-            while self.run_one_job() {
-                self.health.check_not_poisoned()?;
-            }
-            return Ok(());
+            while self.run_one_job() {}
+            return self.health.check_not_poisoned();
         }
         let mut state = self.state.lock();
         loop {

@@ -293,6 +293,18 @@ impl Core {
     /// Emits an event. No engine lock may be held.
     pub(crate) fn emit(&self, event: &Event) {
         self.health.emit(event);
+        self.wake_if_poisoned();
+    }
+
+    /// Wakes everybody who waits for what will not happen any more. For after the listener was called: a panic in it
+    /// poisons, and nothing else may be left that would wake them.
+    pub(crate) fn wake_if_poisoned(&self) {
+        if self.health.is_poisoned() {
+            let state = self.state.lock();
+            self.progress.notify_all();
+            self.work.notify_all();
+            drop(state);
+        }
     }
 }
 
