@@ -317,7 +317,7 @@ fn refused_opens_hold_nothing() {
         for copy in ["MANIFEST-A", "MANIFEST-B"] {
             fs::write(path("damaged").join(copy), b"no manifest at all").expect("write");
         }
-        let open = Options::tiny().open(path("open")).expect("create");
+        let open = Options::tiny().background_threads(0).open(path("open")).expect("create");
         let refused = || {
             for name in ["foreign", "newer", "damaged", "open"] {
                 Options::tiny().open(path(name)).map(|_| ()).expect_err(name);
@@ -501,4 +501,22 @@ fn a_failed_database_sleeps() {
         work(&failing.db, 0);
         failing.check_asleep("when all is well again");
     });
+}
+
+#[test]
+fn a_closed_database_can_be_opened_again_while_handles_of_it_are_left() {
+    let dir = directory();
+    let db = Options::tiny().open(dir.path()).expect("create");
+    work(&db, 0);
+    let (keyspace, snapshot, batch, mut iter) = (db.default_keyspace(), db.snapshot(), db.batch(), db.iter());
+    assert!(iter.next().is_some());
+    db.close().expect("close");
+    let again = Options::tiny().open(dir.path()).expect("open again");
+    work(&again, 1);
+    assert_eq!(keyspace.put("key", "value").expect_err("closed").kind(), ErrorKind::Closed);
+    assert_eq!(snapshot.get("key001").expect_err("closed").kind(), ErrorKind::Closed);
+    assert_eq!(batch.commit().expect_err("closed").kind(), ErrorKind::Closed);
+    drop((keyspace, snapshot, iter));
+    check_refused(dir.path(), ErrorKind::Locked);
+    again.close().expect("close");
 }

@@ -5,6 +5,7 @@
 
 mod crash;
 mod examples;
+mod faults;
 mod kill;
 mod leaks;
 mod process;
