@@ -72,7 +72,7 @@ impl Core {
                     if let Some(job) = self.next_job_locked(&mut state, class, now) {
                         break job;
                     }
-                    match self.next_timer_locked(&state, class) {
+                    match self.next_timer_locked(&state, class, now) {
                         None => self.work.wait(&mut state),
                         Some(at) => {
                             let pause = at.saturating_sub(now).max(Duration::from_millis(1));
@@ -176,18 +176,15 @@ impl Core {
     }
 
     /// When the next job that waits for time alone becomes due.
-    fn next_timer_locked(&self, state: &State, class: Class) -> Option<Duration> {
+    fn next_timer_locked(&self, state: &State, class: Class, now: Duration) -> Option<Duration> {
         if self.health.is_poisoned() {
             return None;
         }
-        let compaction = if class == Class::Any { state.compaction_retry.due() } else { None };
-        let timers = [
-            self.garbage.next_look(),
-            state.flush_retry.due(),
-            compaction,
-            due_at(&self.proof_due),
-            due_at(&self.sync_due),
-        ];
+        // A pause that is over holds nothing back any more: what there was to retry has been chosen or is gone.
+        let flush = state.flush_retry.due().filter(|at| *at > now);
+        let compaction = state.compaction_retry.due().filter(|at| *at > now && class == Class::Any);
+        let timers =
+            [self.garbage.next_look(), flush, compaction, due_at(&self.proof_due), due_at(&self.sync_due)];
         timers.into_iter().flatten().min()
     }
 
@@ -227,6 +224,7 @@ impl Core {
             }
             Err(_) => {}
         }
+        self.wake_if_poisoned();
         if let Some(event) = event
             && !self.cancel.load(Ordering::Acquire)
         {
@@ -268,11 +266,10 @@ impl Core {
 
     /// Waits until nothing is left to do in the background.
     pub(crate) fn wait_for_background(&self) -> Result<()> {
+        self.health.check_open()?;
         if !self.has_threads() {
-            while self.run_one_job() {
-                self.health.check_not_poisoned()?;
-            }
-            return Ok(());
+            while self.run_one_job() {}
+            return self.health.check_not_poisoned();
         }
         let mut state = self.state.lock();
         loop {

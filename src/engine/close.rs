@@ -22,9 +22,16 @@ impl Core {
         self.tables.close();
         self.garbage.stop_waiting();
         let collected = self.collect();
-        // Cursors and handles may live on; nothing is written any more, so another session may begin.
-        self.manifest.lock().lock = None;
+        self.let_go();
         flushed.and(marked).and(collected).and(panics)
+    }
+
+    /// Gives back what handles that outlive the close would keep: the log's last segment, and the directory itself,
+    /// which can be opened again from here on.
+    fn let_go(&self) {
+        self.commit.lock().target = None;
+        self.pipeline.let_go();
+        self.manifest.lock().lock = None;
     }
 
     fn flush_all_for_close(self: &Arc<Self>) -> Result<()> {

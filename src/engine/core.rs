@@ -5,7 +5,7 @@
 //! and every replacement of a view, and no I/O happens under it.
 
 use super::events::Event;
-use super::health::Health;
+use super::health::{Health, closed};
 use super::keyspace::{Frozen, KeyspaceCore, View};
 use super::obsolete::Garbage;
 use super::options::{Durability, ResolvedOptions};
@@ -80,11 +80,11 @@ pub(crate) struct Active {
     pub(crate) used: bool,
 }
 
-/// What the manifest lock guards: the log of edits, the version they add up to, and the right to change either.
+/// What the manifest lock guards: the log of edits, the version they add up to, and the right to write them.
 pub(crate) struct ManifestState {
     pub(crate) manifest: Manifest,
     pub(crate) version: Version,
-    /// The directory is ours as long as we hold it. The close gives it up, whoever still has a handle.
+    /// The lock against a second opener; given back by the close, after which nothing of the directory is ours.
     pub(crate) lock: Option<Box<dyn FileLock>>,
 }
 
@@ -180,9 +180,7 @@ impl Core {
     /// manifest is then unknown, and nothing may be deleted or built upon. A full disk changes nothing.
     pub(crate) fn append_edit_locked(&self, manifest: &mut ManifestState, edit: &Edit) -> Result<()> {
         self.health.check_not_poisoned()?;
-        let Some(lock) = &manifest.lock else {
-            return Err(Error::new(ErrorKind::Closed, "the database is closed"));
-        };
+        let Some(lock) = &manifest.lock else { return Err(closed()) };
         if !lock.is_intact() {
             let error = Error::new(ErrorKind::Poisoned, "the lock file was removed or replaced");
             self.poison(&error);
@@ -295,6 +293,18 @@ impl Core {
     /// Emits an event. No engine lock may be held.
     pub(crate) fn emit(&self, event: &Event) {
         self.health.emit(event);
+        self.wake_if_poisoned();
+    }
+
+    /// Wakes everybody who waits for what will not happen any more. For after the listener was called: a panic in it
+    /// poisons, and nothing else may be left that would wake them.
+    pub(crate) fn wake_if_poisoned(&self) {
+        if self.health.is_poisoned() {
+            let state = self.state.lock();
+            self.progress.notify_all();
+            self.work.notify_all();
+            drop(state);
+        }
     }
 }
 

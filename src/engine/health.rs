@@ -59,7 +59,7 @@ impl Health {
 
     /// An error if writes were stopped for good.
     pub(crate) fn check_not_poisoned(&self) -> Result<()> {
-        if self.is_poisoned() { Err(self.refusal()) } else { Ok(()) }
+        if self.is_poisoned() { Err(self.poison_error()) } else { Ok(()) }
     }
 
     /// An error once the database was closed.
@@ -69,9 +69,10 @@ impl Health {
     }
 
     fn refusal(&self) -> Error {
-        if self.closed.load(Ordering::Acquire) {
-            return closed();
-        }
+        if self.closed.load(Ordering::Acquire) { closed() } else { self.poison_error() }
+    }
+
+    fn poison_error(&self) -> Error {
         match self.cause.lock().poison.clone() {
             Some(cause) => {
                 Error::caused(ErrorKind::Poisoned, "writes are stopped until the database is reopened", cause)
@@ -129,6 +130,7 @@ impl Health {
     }
 }
 
-fn closed() -> Error {
+/// The answer to everything asked of a closed database.
+pub(crate) fn closed() -> Error {
     Error::new(ErrorKind::Closed, "the database is closed")
 }

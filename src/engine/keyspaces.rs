@@ -1,6 +1,6 @@
 //! Keyspaces at run time: create, find, drop, list. Each change is durable in both manifest copies before it is seen.
 
-use super::core::Core;
+use super::core::{Core, Retry};
 use super::keyspace::KeyspaceCore;
 use super::open::new_keyspace;
 use super::options::{KeyspaceOptions, validate_keyspace};
@@ -56,6 +56,9 @@ impl Core {
             commit.active.remove(&keyspace.id);
             let mut state = self.state.lock();
             state.keyspaces.remove(&keyspace.id);
+            // What failed may have been work on this keyspace; what is left is worth a try.
+            state.flush_retry = Retry::default();
+            state.compaction_retry = Retry::default();
             self.update_stall_locked(&state);
             self.progress.notify_all();
             self.work.notify_all();

@@ -84,9 +84,14 @@ pub(crate) fn open(options: Options, dir: &Path) -> Result<super::Db> {
 
 /// Refuses what is not ours without touching it, then takes the lock.
 fn claim_directory(env: &Env, options: &Options, dir: &Path) -> Result<Box<dyn FileLock>> {
-    let exists = env.fs.exists(dir).map_err(|error| Error::io("open", dir, error))?;
-    let entries = if exists { list(env, dir)? } else { Vec::new() };
+    let exists = env.fs.exists(dir).map_err(|error| not_a_directory(dir, error))?;
+    let entries =
+        if exists { env.fs.list(dir).map_err(|error| not_a_directory(dir, error))? } else { Vec::new() };
     let has_manifest = entries.iter().any(|entry| is_copy(&entry.name));
+    if has_manifest && !entries.iter().any(|entry| entry.name == LOCK_NAME) {
+        // What would be refused is refused before a lock file is put beside it.
+        Manifest::read(env, dir)?;
+    }
     if !has_manifest {
         if entries
             .iter()
@@ -120,6 +125,16 @@ fn claim_directory(env: &Env, options: &Options, dir: &Path) -> Result<Box<dyn F
         }
         _ => Error::io("lock", &path, error),
     })
+}
+
+/// A file where a directory is to be cannot be a database; any other failure is the system's.
+fn not_a_directory(dir: &Path, error: io::Error) -> Error {
+    match error.kind() {
+        io::ErrorKind::NotADirectory => {
+            Error::new(ErrorKind::NotADatabase, format!("{} is not a directory", dir.display()))
+        }
+        _ => Error::io("open", dir, error),
+    }
 }
 
 /// Whether a file is a copy of the manifest.

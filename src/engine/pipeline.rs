@@ -208,6 +208,11 @@ impl Pipeline {
         state.wake_all();
     }
 
+    /// Lets go of what it syncs, after the last commit.
+    pub(crate) fn let_go(&self) {
+        self.state.lock().target = None;
+    }
+
     /// Advances over the completed prefix of the queue and wakes what it published.
     fn publish(&self, state: &mut State) {
         if state.failed.is_some() {

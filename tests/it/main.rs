@@ -5,4 +5,9 @@
 
 mod crash;
 mod model;
+mod examples;
+mod faults;
+mod kill;
+mod leaks;
+mod process;
 mod support;

@@ -1,0 +1,321 @@
+//! Accounts and sessions: log in with a password, get locked out after too many wrong ones, sessions that expire.
+//!
+//! ```text
+//! accounts DB register NAME PASSWORD     a new account
+//! accounts DB login NAME PASSWORD        prints the token of a new session
+//! accounts DB whoami TOKEN               whose session it is
+//! accounts DB logout TOKEN               ends a session
+//! accounts DB logout-all NAME            ends all sessions of an account
+//! accounts DB unlock NAME                lifts a lock
+//! accounts DB sweep                      removes expired sessions
+//! accounts DB list                       accounts and how many sessions each has
+//! accounts DB race NAME THREADS          wrong passwords from many threads at once
+//! ```
+//!
+//! `--now SECONDS` before the command sets the time, in seconds since 1970.
+//!
+//! | keyspace   | key                      | value                              |
+//! | ---------- | ------------------------ | ---------------------------------- |
+//! | `users`    | name `\0password`        | salt and verifier                  |
+//! | `users`    | name `\0attempts`        | wrong passwords since the last right one |
+//! | `users`    | name `\0locked`          | when the account was locked        |
+//! | `users`    | name `\0login`           | when somebody last logged in       |
+//! | `sessions` | `t` token                | expiry, name                       |
+//! | `sessions` | `u` name `\0` token      | expiry: the sessions of an account |
+//! | `sessions` | `x` expiry token         | name: sessions by expiry           |
+#![allow(
+    clippy::disallowed_methods,
+    reason = "an example asks the system for time and randomness like any program"
+)]
+
+use esker::{Batch, Db, Keyspace};
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+use xxhash_rust::xxh3::xxh3_128_with_seed;
+
+const USAGE: &str = "usage: accounts DB [--now SECONDS] register NAME PASSWORD | login NAME PASSWORD | whoami TOKEN | \
+                     logout TOKEN | logout-all NAME | unlock NAME | sweep | list | race NAME THREADS";
+
+/// Wrong passwords in a row after which an account is locked.
+const ATTEMPTS_MAX: u32 = 5;
+const SESSION_SECONDS: u64 = 14 * 24 * 3600;
+/// Sessions that a sweep removes in one batch.
+const SWEEP_SESSIONS: usize = 1000;
+const TOKEN_BYTES: usize = 16;
+const SALT_BYTES: usize = 16;
+
+type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match run(&arguments) {
+        Ok(answer) => {
+            println!("{answer}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("accounts: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &[String]) -> Outcome<String> {
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let (dir, now, command) = match arguments.as_slice() {
+        [dir, "--now", seconds, command @ ..] => {
+            (dir, seconds.parse().map_err(|_| format!("{seconds} is no number of seconds"))?, command)
+        }
+        [dir, command @ ..] => (dir, SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs(), command),
+        [] => return Err(USAGE.into()),
+    };
+    if command.is_empty() {
+        return Err(USAGE.into());
+    }
+    let store = Store::open(Path::new(dir))?;
+    let answer = execute(&store, now, command);
+    store.db.close()?;
+    answer
+}
+
+fn execute(store: &Store, now: u64, command: &[&str]) -> Outcome<String> {
+    match command {
+        ["register", name, password] => {
+            store.register(name, password).map(|()| format!("{name} is registered"))
+        }
+        ["login", name, password] => store.login(name, password, now),
+        ["whoami", token] => store.whoami(token, now),
+        ["logout", token] => store.logout(token).map(|()| "logged out".to_string()),
+        ["logout-all", name] => Ok(format!("{} sessions ended", store.logout_all(name)?)),
+        ["unlock", name] => store.unlock(name).map(|()| format!("{name} is unlocked")),
+        ["sweep"] => Ok(format!("{} sessions expired", store.sweep(now)?)),
+        ["list"] => store.list(),
+        ["race", name, threads] => race(store, name, threads.parse()?, now),
+        _ => Err(USAGE.into()),
+    }
+}
+
+struct Store {
+    db: Db,
+    users: Keyspace,
+    sessions: Keyspace,
+    /// Held from reading what a decision depends on to the commit that acts on it. Every batch is atomic by itself;
+    /// what is missing until the engine has transactions is that nobody writes between the read and the batch. One
+    /// lock for all accounts is enough here: other processes are kept out by the database.
+    gate: Mutex<()>,
+}
+
+impl Store {
+    fn open(dir: &Path) -> Outcome<Store> {
+        // Every write below is on the disk when it is answered: a wrong attempt must not be forgotten in a crash, nor
+        // a logout undone.
+        let db = Db::open(dir)?;
+        let (users, sessions) = (db.keyspace("users")?, db.keyspace("sessions")?);
+        Ok(Store { db, users, sessions, gate: Mutex::new(()) })
+    }
+
+    fn register(&self, name: &str, password: &str) -> Outcome<()> {
+        if name.is_empty() || name.contains('\0') {
+            return Err("a name is not empty and has no zero bytes".into());
+        }
+        let _gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.users.contains_key(user_key(name, "password"))? {
+            return Err(format!("{name} is taken").into());
+        }
+        let salt = random::<SALT_BYTES>()?;
+        let record = [salt.as_slice(), &verifier(&salt, password)].concat();
+        Ok(self.users.put(user_key(name, "password"), record)?)
+    }
+
+    /// Opens a session. What belongs together changes together, in two keyspaces: with a session the counter of wrong
+    /// attempts is gone, and a session is found by its token, by its account and by its expiry, or not at all.
+    fn login(&self, name: &str, password: &str, now: u64) -> Outcome<String> {
+        let _gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
+        self.check_password(name, password, now)?;
+        let token = hex(&random::<TOKEN_BYTES>()?);
+        let expiry = now.saturating_add(SESSION_SECONDS).to_be_bytes();
+        let mut batch = self.db.batch();
+        batch.delete(&self.users, user_key(name, "attempts"))?;
+        batch.put(&self.users, user_key(name, "login"), now.to_be_bytes())?;
+        batch.put(&self.sessions, token_key(&token), [expiry.as_slice(), name.as_bytes()].concat())?;
+        batch.put(&self.sessions, account_key(name, &token), expiry)?;
+        batch.put(&self.sessions, expiry_key(&expiry, &token), name)?;
+        batch.commit()?;
+        Ok(token)
+    }
+
+    /// Counts a wrong password, and locks the account when there were too many. Called with the gate held: two
+    /// attempts that read the same count would count as one.
+    fn check_password(&self, name: &str, password: &str, now: u64) -> Outcome<()> {
+        let record = self.users.get(user_key(name, "password"))?.ok_or("wrong name or password")?;
+        if self.users.contains_key(user_key(name, "locked"))? {
+            return Err(format!("{name} is locked after {ATTEMPTS_MAX} wrong passwords").into());
+        }
+        let (salt, expected) = record.split_at_checked(SALT_BYTES).ok_or("a damaged password record")?;
+        if verifier(salt, password) == expected {
+            return Ok(());
+        }
+        let attempts = self.attempts(name)?.saturating_add(1);
+        let mut batch = self.db.batch();
+        batch.put(&self.users, user_key(name, "attempts"), attempts.to_be_bytes())?;
+        if attempts >= ATTEMPTS_MAX {
+            batch.put(&self.users, user_key(name, "locked"), now.to_be_bytes())?;
+        }
+        batch.commit()?;
+        Err("wrong name or password".into())
+    }
+
+    fn attempts(&self, name: &str) -> Outcome<u32> {
+        match self.users.get(user_key(name, "attempts"))? {
+            Some(bytes) => Ok(u32::from_be_bytes(bytes[..].try_into()?)),
+            None => Ok(0),
+        }
+    }
+
+    fn unlock(&self, name: &str) -> Outcome<()> {
+        let mut batch = self.db.batch();
+        batch.delete(&self.users, user_key(name, "locked"))?;
+        batch.delete(&self.users, user_key(name, "attempts"))?;
+        batch.commit()?;
+        Ok(())
+    }
+
+    /// Expiry and name of a session that was not ended or swept.
+    fn session(&self, token: &str) -> Outcome<Option<(u64, String)>> {
+        let Some(record) = self.sessions.get(token_key(token))? else { return Ok(None) };
+        let (expiry, name) = record.split_first_chunk::<8>().ok_or("a damaged session record")?;
+        Ok(Some((u64::from_be_bytes(*expiry), String::from_utf8(name.to_vec())?)))
+    }
+
+    fn whoami(&self, token: &str, now: u64) -> Outcome<String> {
+        match self.session(token)? {
+            Some((expiry, name)) if now < expiry => Ok(name),
+            _ => Err("no such session, or it has expired".into()),
+        }
+    }
+
+    fn logout(&self, token: &str) -> Outcome<()> {
+        let Some((expiry, name)) = self.session(token)? else { return Err("no such session".into()) };
+        let mut batch = self.db.batch();
+        self.end_session(&mut batch, token, &name, &expiry.to_be_bytes())?;
+        batch.commit()?;
+        Ok(())
+    }
+
+    /// By prefix: the sessions of one account stand next to each other.
+    fn logout_all(&self, name: &str) -> Outcome<usize> {
+        let _gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
+        let prefix = account_key(name, "");
+        let mut batch = self.db.batch();
+        let mut ended = 0;
+        for item in self.sessions.prefix(&prefix) {
+            let (key, expiry) = item?;
+            let token = std::str::from_utf8(&key[prefix.len()..])?;
+            self.end_session(&mut batch, token, name, &expiry)?;
+            ended += 1;
+        }
+        batch.commit()?;
+        Ok(ended)
+    }
+
+    /// By range: sessions stand in the order of their expiry. Large sweeps are cut into batches; one that is
+    /// interrupted has removed whole sessions and the next one removes the rest.
+    fn sweep(&self, now: u64) -> Outcome<usize> {
+        let up_to = expiry_key(&now.saturating_add(1).to_be_bytes(), "");
+        let mut expired = 0;
+        let mut batch = self.db.batch();
+        for item in self.sessions.range(b"x".to_vec()..up_to) {
+            let (key, name) = item?;
+            let (expiry, token) = key[1..].split_first_chunk::<8>().ok_or("a damaged expiry record")?;
+            self.end_session(&mut batch, std::str::from_utf8(token)?, std::str::from_utf8(&name)?, expiry)?;
+            expired += 1;
+            if expired % SWEEP_SESSIONS == 0 {
+                std::mem::replace(&mut batch, self.db.batch()).commit()?;
+            }
+        }
+        batch.commit()?;
+        Ok(expired)
+    }
+
+    fn end_session(&self, batch: &mut Batch, token: &str, name: &str, expiry: &[u8]) -> Outcome<()> {
+        batch.delete(&self.sessions, token_key(token))?;
+        batch.delete(&self.sessions, account_key(name, token))?;
+        batch.delete(&self.sessions, expiry_key(expiry, token))?;
+        Ok(())
+    }
+
+    fn list(&self) -> Outcome<String> {
+        // One moment for both keyspaces.
+        let snapshot = self.db.snapshot();
+        let mut text = String::new();
+        for item in snapshot.iter_in(&self.users) {
+            let (key, _) = item?;
+            let Some(name) = key.strip_suffix(b"\0password") else { continue };
+            let name = std::str::from_utf8(name)?;
+            let sessions = snapshot.prefix_in(&self.sessions, account_key(name, "")).count();
+            let locked = snapshot.get_in(&self.users, user_key(name, "locked"))?.is_some();
+            let attempts = self.attempts(name)?;
+            writeln!(
+                text,
+                "{name}: {sessions} sessions, {attempts} wrong attempts{}",
+                if locked { ", locked" } else { "" }
+            )?;
+        }
+        Ok(text.trim_end().to_string())
+    }
+}
+
+/// The lockout race: of many wrong attempts at once exactly the allowed number is counted, then the account is locked.
+fn race(store: &Store, name: &str, threads: usize, now: u64) -> Outcome<String> {
+    let refusals: Vec<String> = std::thread::scope(|scope| {
+        let attempt = || match store.login(name, "certainly wrong", now) {
+            Ok(_) => "let in".to_string(),
+            Err(error) => error.to_string(),
+        };
+        let attempts: Vec<_> = (0..threads).map(|_| scope.spawn(attempt)).collect();
+        attempts.into_iter().map(|thread| thread.join().unwrap_or_else(|_| "a panic".to_string())).collect()
+    });
+    let count = |text: &str| refusals.iter().filter(|refusal| refusal.contains(text)).count();
+    Ok(format!("{} counted, {} refused by the lock", count("wrong name"), count("is locked")))
+}
+
+fn user_key(name: &str, field: &str) -> String {
+    format!("{name}\0{field}")
+}
+
+fn token_key(token: &str) -> String {
+    format!("t{token}")
+}
+
+fn account_key(name: &str, token: &str) -> String {
+    format!("u{name}\0{token}")
+}
+
+/// Big-endian, so that the order of keys is the order of time.
+fn expiry_key(expiry: &[u8], token: &str) -> Vec<u8> {
+    [b"x", expiry, token.as_bytes()].concat()
+}
+
+/// A stand-in so that the example needs no further crate, and no protection: use a password hash such as Argon2.
+fn verifier(salt: &[u8], password: &str) -> [u8; 16] {
+    let salted = [salt, password.as_bytes()].concat();
+    (0..1000).fold([0; 16], |hash, round| {
+        xxh3_128_with_seed(&[hash.as_slice(), &salted].concat(), round).to_le_bytes()
+    })
+}
+
+fn random<const N: usize>() -> Outcome<[u8; N]> {
+    let mut bytes = [0; N];
+    let mut source = File::open("/dev/urandom").map_err(|error| format!("/dev/urandom: {error}"))?;
+    source.read_exact(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,198 @@
+//! The examples do what they say: run as programs, on small data.
+
+use crate::process::{example, text_of};
+use crate::support::{Random, seed};
+use std::fmt::Write as _;
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Output, Stdio};
+use std::time::Duration;
+
+fn run(name: &str, arguments: &[&str]) -> Output {
+    example(name).args(arguments).output().expect("start an example")
+}
+
+/// What a program prints that ends well.
+fn prints(name: &str, arguments: &[&str]) -> String {
+    let output = run(name, arguments);
+    assert!(output.status.success(), "{name} {arguments:?}: {}", text_of(&output));
+    String::from_utf8(output.stdout).expect("text").trim_end().to_string()
+}
+
+/// What a program says that fails in an orderly way.
+fn complains(name: &str, arguments: &[&str]) -> String {
+    let output = run(name, arguments);
+    assert_eq!(output.status.code(), Some(1), "{name} {arguments:?}: {}", text_of(&output));
+    String::from_utf8(output.stderr).expect("text").trim_end().to_string()
+}
+
+#[test]
+fn quick_start_shows_what_it_promises() {
+    let expect = "\
+earth is Some(\"ocean\")
+vulcan is None
+pluto is None, was Some(\"ice\")
+planet:earth has ocean
+planet:mars has dust
+planet:venus has clouds
+the last planet is planet:venus
+mars/deimos takes 30.3 h
+mars/phobos takes 7.7 h
+keyspaces: default, moons, orbits";
+    let dir = tempfile::tempdir().expect("a directory");
+    let dir = dir.path().to_str().expect("text");
+    assert_eq!(prints("quick_start", &[]), expect);
+    assert_eq!(prints("quick_start", &[dir]), expect);
+    assert_eq!(prints("quick_start", &[dir]), expect, "on the database of the first run");
+}
+
+fn write(root: &Path, name: &str, contents: impl AsRef<[u8]>) {
+    let path = root.join(name);
+    fs::create_dir_all(path.parent().expect("below the root")).expect("create a directory");
+    fs::write(path, contents).expect("write a file");
+}
+
+/// A tree of files of random words, some repeated often, some rare.
+fn random_tree(root: &Path, files: u64, random: &mut Random) {
+    for file in 0..files {
+        let mut text = String::new();
+        for _ in 0..random.below(300) {
+            let rare = random.chance(20);
+            let word = if rare { random.below(100_000) } else { random.below(50) };
+            write!(text, "word{word} ").expect("write to a string");
+        }
+        write(root, &format!("directory{}/file{file}.txt", file % 7), text);
+    }
+    write(root, "binary", b"\0\x01\x02");
+}
+
+/// Kills loads at random moments until one gets through, and answers how many were killed.
+fn load_with_kills(db: &str, root: &str, kills_max: u64, random: &mut Random) -> u64 {
+    let mut kills = 0;
+    loop {
+        let mut load = example("code_index");
+        load.args([db, "load", root]).stdout(Stdio::null()).stderr(Stdio::inherit());
+        let mut child = load.spawn().expect("start a load");
+        if kills < kills_max {
+            std::thread::sleep(Duration::from_micros(random.below(40_000)));
+            child.kill().expect("kill the load");
+        }
+        let status = child.wait().expect("wait for the load");
+        if status.success() {
+            return kills;
+        }
+        assert_eq!(status.signal(), Some(9), "the load failed by itself");
+        kills += 1;
+    }
+}
+
+#[test]
+fn an_index_built_with_kills_equals_one_built_without() {
+    let seed = seed(0xC0DE);
+    println!("ESKER_SEED={seed}");
+    let mut random = Random::new(seed);
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = |name: &str| dir.path().join(name).to_str().expect("text").to_string();
+    let (tree, whole, killed) = (path("tree"), path("whole"), path("killed"));
+    random_tree(Path::new(&tree), 300, &mut random);
+    assert!(prints("code_index", &[&whole, "load", &tree]).starts_with("300 files indexed"));
+    let kills = load_with_kills(&killed, &tree, 10, &mut random);
+    println!("{kills} kills");
+    prints("code_index", &[&killed, "check"]);
+    let (expect, found) =
+        (prints("code_index", &[&whole, "digest"]), prints("code_index", &[&killed, "digest"]));
+    assert_eq!(found, expect);
+    let again = prints("code_index", &[&killed, "load", &tree]);
+    assert!(again.starts_with("0 files indexed (0 bytes), 301 unchanged"), "{again}");
+    assert_eq!(prints("code_index", &[&killed, "digest"]), expect);
+}
+
+#[test]
+fn queries_rank_files_and_follow_changes() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let tree = dir.path().join("tree");
+    write(&tree, "often.rs", "cache cache cache compaction compaction");
+    write(&tree, "once.rs", "fn cache() { compaction }");
+    write(&tree, "half.rs", "Cache_line cache; // no more");
+    write(&tree, "none.rs", "nothing of it");
+    let db = dir.path().join("db").to_str().expect("text").to_string();
+    let tree_name = tree.to_str().expect("text");
+    let files = |words: &[&str]| -> Vec<String> {
+        let answer = prints("code_index", &[&[db.as_str(), "query"], words].concat());
+        let hits = answer.lines().filter_map(|line| line.split_once(". "));
+        let names = hits.filter_map(|(_, hit)| hit.split("  ").next());
+        names.map(|name| name.rsplit('/').next().unwrap_or(name).to_string()).collect()
+    };
+    prints("code_index", &[&db, "load", tree_name]);
+    assert_eq!(files(&["CACHE", "compaction"]), ["often.rs", "once.rs", "half.rs"]);
+    assert_eq!(files(&["cache_line"]), ["half.rs"]);
+    assert_eq!(files(&["absent"]), [""; 0]);
+
+    write(&tree, "once.rs", "compaction compaction compaction compaction, changed");
+    fs::remove_file(tree.join("often.rs")).expect("remove a file");
+    let report = prints("code_index", &[&db, "load", tree_name]);
+    assert!(report.starts_with("1 files indexed") && report.contains("1 removed"), "{report}");
+    assert_eq!(files(&["cache"]), ["half.rs"]);
+    assert_eq!(files(&["compaction"]), ["once.rs"]);
+    let checked = prints("code_index", &[&db, "check"]);
+    assert!(checked.contains("index: 3 files"), "{checked}");
+}
+
+#[test]
+fn code_index_says_what_is_wrong() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let missing = dir.path().join("missing");
+    let missing = missing.to_str().expect("text");
+    write(dir.path(), "foreign/notes.txt", "not a database");
+    let foreign = dir.path().join("foreign");
+    let foreign = foreign.to_str().expect("text");
+    let check = |arguments: &[&str], expect: &str| {
+        let message = complains("code_index", arguments);
+        assert!(message.contains(expect), "{arguments:?}: {message}");
+    };
+    check(&[], "usage");
+    check(&[missing, "load"], "usage");
+    check(&[missing, "query", "word"], "there is no database");
+    check(&[foreign, "load", foreign], "not a database of esker");
+    check(&[missing, "load", "/no/such/tree"], "/no/such/tree");
+}
+
+#[test]
+fn accounts_lock_out_and_expire() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let db = dir.path().join("db");
+    let db = db.to_str().expect("text");
+    let at =
+        |now: &'static str, command: &[&str]| prints("accounts", &[&[db, "--now", now], command].concat());
+    let fails = |now: &'static str, command: &[&str], expect: &str| {
+        let message = complains("accounts", &[&[db, "--now", now], command].concat());
+        assert!(message.contains(expect), "{command:?}: {message}");
+    };
+    at("0", &["register", "ada", "secret"]);
+    at("0", &["register", "bob", "other"]);
+    fails("0", &["register", "ada", "again"], "taken");
+    fails("0", &["login", "ada", "wrong"], "wrong name or password");
+    fails("0", &["login", "eve", "wrong"], "wrong name or password");
+    assert_eq!(at("0", &["list"]), "ada: 0 sessions, 1 wrong attempts\nbob: 0 sessions, 0 wrong attempts");
+
+    let early = at("1000", &["login", "ada", "secret"]);
+    let late = at("5000", &["login", "ada", "secret"]);
+    let other = at("5000", &["login", "bob", "other"]);
+    assert_eq!(at("6000", &["whoami", &early]), "ada");
+    assert_eq!(at("6000", &["list"]), "ada: 2 sessions, 0 wrong attempts\nbob: 1 sessions, 0 wrong attempts");
+
+    // The first session expires 14 days after second 1000.
+    fails("1210600", &["whoami", &early], "expired");
+    assert_eq!(at("1210600", &["sweep"]), "1 sessions expired");
+    assert_eq!(at("1210600", &["whoami", &late]), "ada");
+    assert_eq!(at("1210600", &["logout-all", "ada"]), "1 sessions ended");
+    fails("1210600", &["whoami", &late], "no such session");
+    at("1210600", &["logout", &other]);
+    fails("1210600", &["logout", &other], "no such session");
+
+    assert_eq!(at("2000000", &["race", "ada", "24"]), "5 counted, 19 refused by the lock");
+    fails("2000000", &["login", "ada", "secret"], "locked");
+    at("2000000", &["unlock", "ada"]);
+    at("2000000", &["login", "ada", "secret"]);
+}
