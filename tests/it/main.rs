@@ -4,10 +4,10 @@
 //! variables named in CONTRIBUTING.md.
 
 mod crash;
-mod model;
 mod examples;
 mod faults;
 mod kill;
 mod leaks;
+mod model;
 mod process;
 mod support;
