@@ -1,6 +1,6 @@
-//! The first ten minutes with esker: open, write, read, scan, batches, snapshots, keyspaces.
+//! A tour of the API: open, write, read, scan, batches, snapshots, keyspaces.
 //!
-//! Run with `cargo run --example quick_start [DIRECTORY]`; without a directory it works in a temporary one.
+//! Run with `cargo run --example tour [DIRECTORY]`; without a directory it works in a temporary one.
 
 use esker::{Db, Durability, Options, Result, WriteOptions};
 use std::path::Path;
@@ -14,7 +14,7 @@ fn main() {
         }
     };
     if let Err(error) = outcome {
-        eprintln!("quick_start: {error}");
+        eprintln!("tour: {error}");
         std::process::exit(1);
     }
 }

@@ -28,7 +28,16 @@ fn complains(name: &str, arguments: &[&str]) -> String {
 }
 
 #[test]
-fn quick_start_shows_what_it_promises() {
+fn the_quick_start_runs_twice_on_one_database() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let dir = dir.path().to_str().expect("text");
+    let expect = "\"user:2\" = \"grace\"\n\"user:1\" = \"ada\"";
+    assert_eq!(prints("quickstart", &[dir]), expect);
+    assert_eq!(prints("quickstart", &[dir]), expect);
+}
+
+#[test]
+fn the_tour_shows_what_it_promises() {
     let expect = "\
 earth is Some(\"ocean\")
 vulcan is None
@@ -42,9 +51,9 @@ mars/phobos takes 7.7 h
 keyspaces: default, moons, orbits";
     let dir = tempfile::tempdir().expect("a directory");
     let dir = dir.path().to_str().expect("text");
-    assert_eq!(prints("quick_start", &[]), expect);
-    assert_eq!(prints("quick_start", &[dir]), expect);
-    assert_eq!(prints("quick_start", &[dir]), expect, "on the database of the first run");
+    assert_eq!(prints("tour", &[]), expect);
+    assert_eq!(prints("tour", &[dir]), expect);
+    assert_eq!(prints("tour", &[dir]), expect, "on the database of the first run");
 }
 
 fn write(root: &Path, name: &str, contents: impl AsRef<[u8]>) {
