@@ -2,7 +2,7 @@
 # Loads real source into the code_index example, kills it with SIGKILL again and again on the way, and compares what
 # comes out with an index that was built in one go.
 #
-#   benches/code_index_kill.sh SOURCE_DIR... 
+#   benches/code_index_kill.sh SOURCE_DIR...
 #
 # KILLS     least number of kills on the way       (50)
 # BYTES     least number of bytes that must be indexed (500000000)

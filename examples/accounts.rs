@@ -23,7 +23,7 @@
 //! | `sessions` | `t` token                | expiry, name                       |
 //! | `sessions` | `u` name `\0` token      | expiry: the sessions of an account |
 //! | `sessions` | `x` expiry token         | name: sessions by expiry           |
-#![allow(
+#![expect(
     clippy::disallowed_methods,
     reason = "an example asks the system for time and randomness like any program"
 )]
@@ -227,14 +227,14 @@ impl Store {
     /// interrupted has removed whole sessions and the next one removes the rest.
     fn sweep(&self, now: u64) -> Outcome<usize> {
         let up_to = expiry_key(&now.saturating_add(1).to_be_bytes(), "");
-        let mut expired = 0;
+        let mut expired = 0usize;
         let mut batch = self.db.batch();
         for item in self.sessions.range(b"x".to_vec()..up_to) {
             let (key, name) = item?;
             let (expiry, token) = key[1..].split_first_chunk::<8>().ok_or("a damaged expiry record")?;
             self.end_session(&mut batch, std::str::from_utf8(token)?, std::str::from_utf8(&name)?, expiry)?;
             expired += 1;
-            if expired % SWEEP_SESSIONS == 0 {
+            if expired.is_multiple_of(SWEEP_SESSIONS) {
                 std::mem::replace(&mut batch, self.db.batch()).commit()?;
             }
         }

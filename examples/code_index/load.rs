@@ -110,7 +110,7 @@ impl Loader<'_> {
         self.next_id = self.index.put(key, entry, &contents, self.next_id)?;
         self.report.indexed += 1;
         self.report.indexed_bytes += entry.size;
-        if self.report.indexed % SYNC_EVERY_FILES == 0 {
+        if self.report.indexed.is_multiple_of(SYNC_EVERY_FILES) {
             self.index.db.sync()?;
         }
         Ok(())

@@ -11,7 +11,7 @@
 //! A load can be killed at any moment and started again: each file is one atomic batch that also records the progress,
 //! so a file is either in completely or not at all, and a load that was killed often ends with the same contents as
 //! one that was not.
-#![allow(clippy::disallowed_methods, reason = "an example reads its files like any program")]
+#![expect(clippy::disallowed_methods, reason = "an example reads its files like any program")]
 
 mod check;
 mod load;

@@ -261,7 +261,9 @@ fn orphans(dir: &Path, version: &Version, dead: &[SegmentNo], entries: &[DirEntr
     for entry in entries {
         let table = parse_table_name(&entry.name).is_some_and(|number| !live.contains(&number));
         let segment = parse_segment_name(&entry.name).is_some_and(|number| dead.contains(&number));
-        if table || segment || is_temporary(&entry.name) {
+        // Not a copy of the manifest that was being written: its name is used again, so the manifest itself removes it,
+        // and a collection at the wrong moment would take the new one.
+        if table || segment {
             files.push(dir.join(&entry.name));
         }
     }

@@ -179,8 +179,8 @@ fn sort(lists: Vec<Vec<RunEntry>>, filter: &Filter, sort_heads: impl Fn(&mut [He
     let words = heads.iter().map(|head| (head.bytes >> 64) as u64).collect();
     let mut slots: Vec<Vec<Option<RunEntry>>> =
         lists.into_iter().map(|entries| entries.into_iter().map(Some).collect()).collect();
-    let mut take = |head: &Head| slots.get_mut(head.list as usize)?.get_mut(head.index as usize)?.take();
-    let entries = heads.iter().filter_map(|head| take(head)).collect();
+    let take = |head: &Head| slots.get_mut(head.list as usize)?.get_mut(head.index as usize)?.take();
+    let entries = heads.iter().filter_map(take).collect();
     Sorted { entries, words, shared_len }
 }
 

@@ -28,12 +28,32 @@ fn complains(name: &str, arguments: &[&str]) -> String {
 }
 
 #[test]
-fn the_quick_start_shows_what_it_promises() {
-    let expect = "\"user:2\" = \"grace\"\n\"user:1\" = \"ada\"";
+fn the_quick_start_runs_twice_on_one_database() {
     let dir = tempfile::tempdir().expect("a directory");
     let dir = dir.path().to_str().expect("text");
+    let expect = "\"user:2\" = \"grace\"\n\"user:1\" = \"ada\"";
     assert_eq!(prints("quickstart", &[dir]), expect);
-    assert_eq!(prints("quickstart", &[dir]), expect, "on the database of the first run");
+    assert_eq!(prints("quickstart", &[dir]), expect);
+}
+
+#[test]
+fn the_tour_shows_what_it_promises() {
+    let expect = "\
+earth is Some(\"ocean\")
+vulcan is None
+pluto is None, was Some(\"ice\")
+planet:earth has ocean
+planet:mars has dust
+planet:venus has clouds
+the last planet is planet:venus
+mars/deimos takes 30.3 h
+mars/phobos takes 7.7 h
+keyspaces: default, moons, orbits";
+    let dir = tempfile::tempdir().expect("a directory");
+    let dir = dir.path().to_str().expect("text");
+    assert_eq!(prints("tour", &[]), expect);
+    assert_eq!(prints("tour", &[dir]), expect);
+    assert_eq!(prints("tour", &[dir]), expect, "on the database of the first run");
 }
 
 fn write(root: &Path, name: &str, contents: impl AsRef<[u8]>) {

@@ -137,7 +137,7 @@ fn a_recovery_holds_nothing_when_it_is_done() {
     alone("leaks::a_recovery_holds_nothing_when_it_is_done", || {
         let dir = directory();
         let (live, copy) = (dir.path().join("live"), dir.path().join("copy"));
-        // Without threads nothing removes a file between its listing and its copy.
+        // Without threads, so that the files stand still while they are copied.
         let db = Options::tiny().background_threads(0).open(&live).expect("open");
         // The mappings of the database that stays open come and go; look at the others only.
         let before = || {
@@ -512,7 +512,7 @@ fn a_closed_database_can_be_opened_again_while_handles_of_it_are_left() {
     let (keyspace, snapshot, batch, mut iter) = (db.default_keyspace(), db.snapshot(), db.batch(), db.iter());
     assert!(iter.next().is_some());
     db.close().expect("close");
-    let again = Options::tiny().open(dir.path()).expect("open again");
+    let again = Options::tiny().background_threads(0).open(dir.path()).expect("open again");
     work(&again, 1);
     assert_eq!(keyspace.put("key", "value").expect_err("closed").kind(), ErrorKind::Closed);
     assert_eq!(snapshot.get("key001").expect_err("closed").kind(), ErrorKind::Closed);

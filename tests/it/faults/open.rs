@@ -2,10 +2,11 @@
 //! file, a missing key or a missing database.
 
 use super::world::{DIR, Ledger, World};
-use esker::env::{Fault, FaultRule, Op, OpSet, When};
+use esker::env::{CrashMode, Fault, FaultRule, Op, OpSet, When};
 use esker::{Durability, ErrorKind};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// EMFILE.
 const NO_DESCRIPTORS: Fault = Fault::Errno(24);
@@ -20,7 +21,7 @@ fn left_open() -> (World, Ledger) {
     }
     db.flush().expect("flush");
     ledger.put(&db, "last", Durability::Disk).expect("write");
-    let disk = world.disk.crash_clone(1, esker::env::CrashMode::ProcessKill);
+    let disk = world.disk.crash_clone(1, CrashMode::ProcessKill);
     (World::on(disk.into()), ledger)
 }
 
@@ -114,6 +115,29 @@ fn a_read_that_fails_fails_alone() {
     }
 }
 
+/// The manifest uses the name of its temporary again, so nobody else may remove what has that name.
+#[test]
+fn a_manifest_copy_that_was_being_written_is_left_to_the_manifest() {
+    let before = World::new();
+    let mut ledger = Ledger::default();
+    let db = before.open().expect("create");
+    ledger.put(&db, "key", Durability::Disk).expect("write");
+    db.flush().expect("flush");
+    before.settle(&db);
+    // Nothing is left to do that would write to the manifest, so whoever removed the leftover would be somebody else.
+    let world = World::on(Arc::new(before.disk.crash_clone(1, CrashMode::ProcessKill)));
+    let leftover: &Path = "/db/MANIFEST-A.tmp".as_ref();
+    world.disk.write_file(leftover, b"half a copy").expect("write");
+    let orphan: &Path = "/db/000999.sst".as_ref();
+    world.disk.write_file(orphan, b"half a table").expect("write");
+    let db = world.open().expect("open");
+    world.settle(&db);
+    assert_eq!(world.disk.read_file(leftover).expect("still there"), b"half a copy");
+    assert!(world.disk.read_file(orphan).is_err(), "the collection was there");
+    ledger.check_reads(&db, "a leftover");
+    world.check_nothing_left(db, "a leftover");
+}
+
 #[test]
 fn a_map_that_fails_is_read_around() {
     for op in [Op::Map, Op::MapRead] {
@@ -130,7 +154,7 @@ fn a_directory_that_cannot_be_created_is_an_error_and_nothing_is_left() {
     let world = World::new();
     for op in [Op::CreateDir, Op::Create, Op::Append, Op::Sync, Op::SyncDir, Op::Rename] {
         world.faults.add(FaultRule::new(op, Fault::Errno(5)));
-        let Err(error) = world.open().map(|db| drop(db)) else { continue };
+        let Err(error) = world.open().map(drop) else { continue };
         let fair = [ErrorKind::Io, ErrorKind::OutcomeUnknown];
         assert!(fair.contains(&error.kind()), "{op:?}: {:?} {error}", error.kind());
         assert_eq!(world.disk.open_handles(), [], "{op:?}");
@@ -142,5 +166,5 @@ fn a_directory_that_cannot_be_created_is_an_error_and_nothing_is_left() {
     db.close().expect("close");
     let mut names: Vec<_> = world.disk.list_files();
     names.retain(|path| path.extension().is_some_and(|extension| extension == "tmp"));
-    assert_eq!(names, [PathBuf::new(); 0], "{DIR}");
+    assert!(names.is_empty(), "{DIR}: {names:?}");
 }
