@@ -139,12 +139,16 @@ fn lazy_continues_a_run_that_it_touches_at_the_edge() {
     // The first half of level 1 went down as run 9 of level 2; now the second half follows.
     let last = "L3#1 1[a-m]800 2[n-z]800";
     lazy(
-        &format!("L1#8 8[k-z]60\nL1#7 7[m-z]60\nL1#6 6[m-z]60\nL1#5 5[m-z]60\nL2#9 3[a-j]200 4[k-n]40\n{last}"),
+        &format!(
+            "L1#8 8[k-z]60\nL1#7 7[m-z]60\nL1#6 6[m-z]60\nL1#5 5[m-z]60\nL2#9 3[a-j]200 4[k-n]40\n{last}"
+        ),
         "",
         "merge L1#8{8} L1#7{7} L1#6{6} L1#5{5} L2#9{4} -> L2#9 (the level is full)",
     );
     lazy(
-        &format!("L1#8 8[k-z]60\nL1#7 7[m-z]60\nL1#6 6[m-z]60\nL1#5 5[m-z]60\nL2#9 3[a-j]200 4[k-n]80\n{last}"),
+        &format!(
+            "L1#8 8[k-z]60\nL1#7 7[m-z]60\nL1#6 6[m-z]60\nL1#5 5[m-z]60\nL2#9 3[a-j]200 4[k-n]80\n{last}"
+        ),
         "",
         "merge L1#8{8} L1#7{7} L1#6{6} L1#5{5} -> L2 new (the level is full)",
     );
