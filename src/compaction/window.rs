@@ -132,8 +132,8 @@ impl<'a> Push<'a> {
         self
     }
 
-    /// All windows, from left to right, each of up to `limit` bytes, or as few tables as possible.
-    pub(super) fn windows(&self, limit: u64) -> Vec<Window<'a>> {
+    /// The first windows from left to right, up to `count`, each of up to `limit` bytes, or as few tables as possible.
+    pub(super) fn windows(&self, limit: u64, count: usize) -> Vec<Window<'a>> {
         let mut windows = Vec::new();
         let mut before: Option<End<'a>> = None;
         // A free table is on one side of every barrier, so segments are apart in the order of ends, too.
@@ -141,9 +141,9 @@ impl<'a> Push<'a> {
             self.ends().chunk_by(|left, right| left.segment == right.segment && left.deep == right.deep)
         {
             let (Some(first), Some(last)) = (zone.first(), zone.last()) else { continue };
-            if first.deep {
+            if first.deep && windows.len() < count {
                 let lo = before.filter(|end| end.segment == first.segment).map(|end| end.hi);
-                self.windows_of_zone(zone, lo, limit, &mut windows);
+                self.windows_of_zone(zone, lo, (limit, count), &mut windows);
             }
             before = Some(*last);
         }
@@ -162,7 +162,8 @@ impl<'a> Push<'a> {
             End { hi: span.hi, segment: self.segment(span), deep }
         };
         let mut ends: Vec<End<'a>> = tables().map(end).collect();
-        ends.sort_unstable_by_key(|end| (end.hi, !end.deep));
+        // Sorted runs one after the other: a stable sort merges them.
+        ends.sort_by_key(|end| (end.hi, !end.deep));
         ends.dedup_by_key(|end| end.hi);
         ends
     }
@@ -171,11 +172,13 @@ impl<'a> Push<'a> {
         &self,
         ends: &[End<'a>],
         mut lo: Option<&'a [u8]>,
-        limit: u64,
+        (limit, count_max): (u64, usize),
         windows: &mut Vec<Window<'a>>,
     ) {
         let mut rest = ends;
-        while let Some(first) = rest.first() {
+        while let Some(first) = rest.first()
+            && windows.len() < count_max
+        {
             let pick = |index: usize| rest.get(index).map(|end| self.pick(first.segment, lo, end.hi));
             let fits = |index: usize| pick(index).is_some_and(|picked| self.cost(&picked) <= limit);
             let is_empty = |index: usize| pick(index).is_some_and(|picked| picked.hull.is_none());
@@ -353,8 +356,9 @@ fn sweep<'a>(tables: impl IntoIterator<Item = &'a Arc<TableMeta>>, mut visit: im
         edges.push((&table.smallest.user, false));
         edges.push((&table.largest.user, true));
     }
-    // At one key a table opens before another closes: bounds are inclusive.
-    edges.sort_unstable();
+    // At one key a table opens before another closes: bounds are inclusive. Tables mostly come as sorted runs one after
+    // the other, which a stable sort merges.
+    edges.sort();
     let mut open = 0usize;
     for (key, closes) in edges {
         open = if closes { open.saturating_sub(1) } else { open.saturating_add(1) };

@@ -14,8 +14,8 @@
 //! 1 + 1/ratio.
 
 use super::{
-    cheapest, deepest, idle_groups, last_level, level_runs, merge, merge_group, place, runs_of, similar,
-    trivial_move, unite,
+    WINDOWS_MAX, cheapest, deepest, idle_groups, last_level, level_runs, merge, merge_group, place, runs_of,
+    similar, trivial_move, unite,
 };
 use crate::compaction::check::check_task;
 use crate::compaction::running::{Busy, Running, idle_bytes};
@@ -141,7 +141,7 @@ fn best_window<'a>(
         None => shape.max_compaction_bytes.saturating_mul(STACKED_LIMIT),
     };
     let windows = |depth_min: usize| {
-        Push::new(runs_of(tree, level), target, to, running).where_deep(depth_min).windows(limit)
+        Push::new(runs_of(tree, level), target, to, running).where_deep(depth_min).windows(limit, WINDOWS_MAX)
     };
     let choose =
         |windows: Vec<Window<'a>>| if target.is_some() { cheapest(&windows) } else { deepest(&windows) };

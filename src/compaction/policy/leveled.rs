@@ -8,11 +8,16 @@
 //! From a level that is over its size goes the table that overlaps the next level least for its size, deletes counted
 //! double, together with its neighbours that fit under the same tables of the next level.
 
-use super::{cheapest, idle_groups, level_runs, merge, merge_group, runs_of, similar, trivial_move, unite};
+use super::{
+    WINDOWS_MAX, cheapest, idle_groups, level_runs, merge, merge_group, runs_of, similar, trivial_move, unite,
+};
 use crate::compaction::running::{Busy, Running, idle_bytes};
 use crate::compaction::task::{Epoch, Shape, Task};
 use crate::compaction::window::Push;
 use crate::manifest::Tree;
+
+/// Tables of a level that are compared before one is chosen.
+const TABLES_MAX: usize = 1024;
 
 /// Sizes that levels should have.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,7 +93,8 @@ fn push_level0(tree: &Tree, shape: &Shape, running: &Running, base: usize) -> Op
         [run] => Some((base, run)),
         _ => return None,
     };
-    let windows = Push::new(runs_of(tree, 0), target, base, running).windows(shape.max_compaction_bytes);
+    let windows =
+        Push::new(runs_of(tree, 0), target, base, running).windows(shape.max_compaction_bytes, WINDOWS_MAX);
     let window = cheapest(&windows)?;
     let reason = "runs in level 0";
     trivial_move(tree, running, &window, base..tree.levels.len(), reason).or_else(|| {
@@ -104,7 +110,7 @@ fn push_table(tree: &Tree, running: &Running, level: usize) -> Option<Task> {
         [run] => Some((to, run)),
         _ => return None,
     };
-    let window = cheapest(&Push::new(runs_of(tree, level), target, to, running).windows(0))?;
+    let window = cheapest(&Push::new(runs_of(tree, level), target, to, running).windows(0, TABLES_MAX))?;
     let reason = "the level is over its size";
     trivial_move(tree, running, &window, to..tree.levels.len(), reason).or_else(|| {
         let epoch = target.map_or(Epoch::New, |(_, run)| Epoch::Existing(run.epoch));

@@ -4,7 +4,7 @@
 //! tree when the goal was set is in the last level's run. Then the tables of that run that hold deletes and were not
 //! written since are rewritten, so that no delete stays that nobody needs.
 
-use super::{cheapest, last_level, merge, trivial_move};
+use super::{last_level, merge, trivial_move};
 use crate::base::types::{FileNo, SeqNo};
 use crate::compaction::running::{Busy, Running};
 use crate::compaction::task::{Epoch, Kind, Shape, Span, Style, Task, level_number};
@@ -79,7 +79,7 @@ fn push_down(
     let last = last_level(tree);
     let span = closure(goal, &sources)?;
     let push = Push::new(sources, bottom, last, running).within(span);
-    let window = cheapest(&push.windows(shape.max_compaction_bytes))?;
+    let window = push.windows(shape.max_compaction_bytes, 1).pop()?;
     let epoch = bottom.map_or(Epoch::New, |(_, run)| Epoch::Existing(run.epoch));
     trivial_move(tree, running, &window, last..last.saturating_add(1), REASON)
         .or_else(|| Some(merge(window, last, epoch, REASON)))

@@ -32,6 +32,10 @@ pub(crate) fn pick(tree: &Tree, shape: &Shape, running: &Running) -> Option<Task
     }
 }
 
+/// Windows of many tables that are compared before one is chosen: enough for a choice, few enough that a pick in a tree
+/// of a terabyte takes some ten milliseconds.
+const WINDOWS_MAX: usize = 16;
+
 /// Runs of a level with their level, newest first.
 fn runs_of(tree: &Tree, level: usize) -> Vec<(usize, &Arc<Run>)> {
     level_runs(tree, level).iter().map(|run| (level, run)).collect()
@@ -120,7 +124,8 @@ fn unite(tree: &Tree, shape: &Shape, running: &Running, level: usize) -> Option<
     let mut sources = runs_of(tree, level);
     let target = sources.pop().filter(|_| !sources.is_empty())?;
     let epoch = Epoch::Existing(target.1.epoch);
-    let windows = Push::new(sources, Some(target), level, running).windows(shape.max_compaction_bytes);
+    let windows =
+        Push::new(sources, Some(target), level, running).windows(shape.max_compaction_bytes, WINDOWS_MAX);
     let window = cheapest(&windows)?;
     let reason = "one run in this level";
     trivial_move(tree, running, &window, level..level.saturating_add(1), reason)
