@@ -5,6 +5,7 @@
 //! `ESKER_MODEL_OPS` says how many steps are taken in all; the failing run is repeated by the seed in the message.
 //! On the simulated disk, without threads, it then fails in the same step again.
 
+mod concurrent;
 mod draw;
 mod held;
 mod reads;
@@ -37,6 +38,18 @@ fn the_model_agrees_in_simulation() {
 #[test]
 fn the_model_agrees_on_a_real_disk() {
     runs(20_000, |_| World::disk());
+}
+
+#[test]
+fn concurrent_readers_see_whole_batches_in_order() {
+    let (steps, first) = (setting("ESKER_MODEL_OPS", 20_000), seed(1));
+    println!("ESKER_SEED={first} ESKER_MODEL_OPS={steps}");
+    // A round of a writer is about 30 operations.
+    let rounds = steps / 100;
+    let per_run = 400;
+    for index in 0..rounds.div_ceil(per_run) {
+        concurrent::run(first.wrapping_add(index), per_run.min(rounds));
+    }
 }
 
 /// A log that is over its budget only by what needs no flush any more keeps nobody waiting.
