@@ -68,6 +68,8 @@ pub(crate) struct CommitState {
     pub(crate) target: Option<(SegmentNo, Arc<dyn SyncTarget>)>,
     /// The filling memtable of each keyspace.
     pub(crate) active: BTreeMap<KeyspaceId, Active>,
+    /// Bytes of batches since the memory of all memtables was looked at.
+    pub(crate) unchecked_bytes: u64,
 }
 
 /// The filling memtable of a keyspace.

@@ -112,6 +112,9 @@ pub(crate) fn admitted(pressure: f64, drain_bytes_per_second: u64) -> Option<u64
 /// Least drain rate assumed before anything was measured, bytes a second.
 const DRAIN_MIN: u64 = 16 << 20;
 
+/// How often all memtables are looked at while as much is written as they may hold together.
+const LOOKS_PER_BUDGET: u64 = 16;
+
 /// Longest single pause of a slowed write.
 const SLICE: Duration = Duration::from_millis(1);
 
@@ -251,24 +254,46 @@ impl Core {
             if !active.used || filled.saturating_add(bytes) <= buffer {
                 continue;
             }
-            if self.memtable_bytes_locked(commit) >= self.options.write_buffers_bytes_max {
-                self.free_memory_locked(commit);
+            if self.memtable_bytes_locked(commit) >= self.options.write_buffers_bytes_max
+                && self.free_memory_locked(commit)
+            {
                 return Ok(Room::Full(Reason::Memtables));
             }
             self.freeze_locked(commit, *id);
         }
-        self.bound_log_locked(commit)
+        match self.bound_memory_locked(commit, bytes) {
+            Room::Ready => self.bound_log_locked(commit),
+            full => Ok(full),
+        }
     }
 
-    /// Sees to it that a flush is on its way: if none is, the memory is in memtables that are still filling.
-    fn free_memory_locked(&self, commit: &mut CommitState) {
+    /// Sees to it that a flush is on its way: if none is, the memory is in memtables that are still filling. Answers
+    /// false when there is nothing to flush, and so nothing to wait for.
+    fn free_memory_locked(&self, commit: &mut CommitState) -> bool {
         if commit.active.values().any(|active| !active.keyspace.view().frozen.is_empty()) {
-            return;
+            return true;
         }
-        let largest = commit.active.iter().max_by_key(|(_, active)| active.memtable.bytes());
-        if let Some(id) = largest.map(|(id, _)| *id) {
-            self.freeze_locked(commit, id);
+        // An empty one may be large, too: it is made for what is to come.
+        let used = commit.active.iter().filter(|(_, active)| active.used);
+        let largest = used.max_by_key(|(_, active)| active.memtable.bytes()).map(|(id, _)| *id);
+        largest.is_some_and(|id| self.freeze_locked(commit, id))
+    }
+
+    /// Keeps the memtables of many keyspaces within their common budget, though each is far from full: the largest is
+    /// frozen when they come near it. Looks at all of them only now and then.
+    fn bound_memory_locked(&self, commit: &mut CommitState, bytes: usize) -> Room {
+        let budget = self.options.write_buffers_bytes_max;
+        commit.unchecked_bytes = commit.unchecked_bytes.saturating_add(bytes as u64);
+        if commit.unchecked_bytes.saturating_mul(LOOKS_PER_BUDGET) < budget {
+            return Room::Ready;
         }
+        let total = self.memtable_bytes_locked(commit);
+        let is_near = total >= budget.saturating_mul(3) / 4;
+        if is_near && self.free_memory_locked(commit) && total >= budget {
+            return Room::Full(Reason::Memtables);
+        }
+        commit.unchecked_bytes = 0;
+        Room::Ready
     }
 
     /// Keeps the log within its budget by freezing what pins its oldest segment, however idle that keyspace is.

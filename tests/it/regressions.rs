@@ -58,6 +58,38 @@ fn a_dropped_keyspace_does_not_block_the_log() {
     }
 }
 
+/// Filling memtables of many keyspaces used up the memory; the write that met it waited for a flush of nothing.
+#[test]
+fn filling_memtables_of_many_keyspaces_do_not_block_writes() {
+    let (_, _, env) = simulated();
+    let options = Options::tiny().background_threads(0).wal_bytes_max(1 << 30).env(env);
+    let db = options.open(DIR).unwrap();
+    let small = KeyspaceOptions::new().write_buffer_bytes(32 << 10);
+    let keyspaces: Vec<_> = (0..60).map(|n| db.keyspace_with(&format!("k{n}"), &small).unwrap()).collect();
+    let total = 60 * (32 << 10);
+    assert!(total > db.options().write_buffers_bytes_max, "the test needs more keyspaces");
+    for round in 0..80 {
+        for keyspace in &keyspaces {
+            keyspace.put_with(format!("{round}"), [3u8; 900], os()).unwrap();
+        }
+        let held = db.stats().memtable_bytes;
+        let most = db.options().write_buffers_bytes_max / 8 * 9;
+        assert!(held <= most, "{held} bytes of memtables");
+    }
+}
+
+/// The largest memtable was frozen, or so it was meant: it was empty, and large because its keyspace may grow large.
+#[test]
+fn an_empty_memtable_that_is_large_does_not_block_writes() {
+    let (_, _, env) = simulated();
+    let options = Options::tiny().background_threads(0).wal_bytes_max(1 << 30).env(env);
+    let db = options.open(DIR).unwrap();
+    db.keyspace_with("idle", &KeyspaceOptions::new().write_buffer_bytes(1 << 30)).unwrap();
+    for key in 0..100 {
+        db.put_with(format!("{key}"), [3u8; 900], os()).unwrap();
+    }
+}
+
 /// A table that changes its level has new metadata; the file belongs to readers of the old metadata, too.
 #[test]
 fn a_cursor_keeps_a_table_that_was_moved_and_then_compacted_away() {
