@@ -91,12 +91,13 @@ impl Core {
         durability: Durability,
     ) -> Result<Reserved> {
         let bytes = batch.bytes.len();
+        let mut waits_since = None;
         loop {
             let mut commit = self.commit.lock();
             self.health.check_writable()?;
             if let Room::Full(reason) = self.make_room_locked(&mut commit, keyspaces, bytes)? {
                 drop(commit);
-                self.wait_for_room(reason)?;
+                self.wait_for_room(reason, &mut waits_since)?;
                 continue;
             }
             let first_seq = commit.next_seq;

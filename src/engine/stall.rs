@@ -190,6 +190,7 @@ impl Core {
     fn admit_slowly(&self, bytes: u64) -> Result<()> {
         let start = self.env.clock.now();
         loop {
+            self.health.check_writable()?;
             let rate = self.stall.rate.load(Ordering::Relaxed);
             let now = self.env.clock.now();
             if rate == u64::MAX {
@@ -337,9 +338,10 @@ impl Core {
         })
     }
 
-    /// Waits until background work made room, at most the stall timeout.
+    /// Waits until background work made some progress. `since`: when the write began to wait; it does so for the
+    /// stall timeout at most, however often background work tries and fails meanwhile.
     #[cold]
-    pub(crate) fn wait_for_room(&self, reason: Reason) -> Result<()> {
+    pub(crate) fn wait_for_room(&self, reason: Reason, since: &mut Option<Duration>) -> Result<()> {
         // Without threads nobody else would find out that there is space again.
         if self.has_threads()
             && let Some(full) = self.health.no_space()
@@ -347,15 +349,16 @@ impl Core {
             return Err(full);
         }
         let start = self.env.clock.now();
+        let since = *since.get_or_insert(start);
         self.emit(&Event::Stall { reason: Some(reason.text()) });
-        let result = self.wait_for_progress(reason);
+        let result = self.wait_for_progress(reason, since);
         let waited = self.env.clock.now().saturating_sub(start);
         self.stats.stall_micros.add(u64::try_from(waited.as_micros()).unwrap_or(u64::MAX));
         self.emit(&Event::Stall { reason: None });
         result
     }
 
-    fn wait_for_progress(&self, reason: Reason) -> Result<()> {
+    fn wait_for_progress(&self, reason: Reason, since: Duration) -> Result<()> {
         let stalled = || {
             Error::new(
                 ErrorKind::Stalled,
@@ -369,6 +372,8 @@ impl Core {
             return Err(self.health.no_space().unwrap_or_else(stalled));
         }
         let mut state = self.state.lock();
+        // Under the lock: whoever stops writes notifies under it, and does so once.
+        self.health.check_writable()?;
         let pending =
             state.running > 0 || state.keyspaces.values().any(|keyspace| !keyspace.view().frozen.is_empty());
         if !pending {
@@ -376,7 +381,9 @@ impl Core {
             return Ok(());
         }
         self.work.notify_all();
-        let timed_out = self.progress.wait_for(&mut state, self.options.stall_timeout);
+        let waited = self.env.clock.now().saturating_sub(since);
+        let patience = self.options.stall_timeout.saturating_sub(waited);
+        let timed_out = patience.is_zero() || self.progress.wait_for(&mut state, patience);
         drop(state);
         self.health.check_writable()?;
         if timed_out { Err(self.health.no_space().unwrap_or_else(stalled)) } else { Ok(()) }

@@ -25,6 +25,10 @@ fn tables(disk: &MemFs) -> usize {
     disk.list_files().iter().filter(|path| path.extension().is_some_and(|kind| kind == "sst")).count()
 }
 
+fn threaded(fs: Arc<FaultFs>) -> Env {
+    Env { fs, clock: Arc::new(OsClock::default()), spawner: Arc::new(OsSpawner), seed: Some(1) }
+}
+
 /// The active segment is never given back, so a batch beyond twice the log's budget left it over the budget for good
 /// and no later write was accepted.
 #[test]
@@ -115,4 +119,48 @@ fn a_cursor_keeps_a_table_that_was_moved_and_then_compacted_away() {
         before.next().unwrap();
     }
     assert_eq!(seen, 20);
+}
+
+/// Each failed attempt of a flush woke the writer, whose patience then began anew.
+#[test]
+fn a_write_that_waits_for_a_failing_flush_is_given_up() {
+    let faults = Arc::new(FaultFs::new(Arc::new(MemFs::new())));
+    let db = Options::tiny()
+        .stall_timeout(Duration::from_millis(2500))
+        .env(threaded(Arc::clone(&faults)))
+        .open(Path::new(DIR))
+        .unwrap();
+    faults.add(FaultRule::new(Op::Create, Fault::Error(std::io::ErrorKind::Other)).path("*.sst"));
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let writer = db.clone();
+    let thread = std::thread::spawn(move || {
+        let outcome = (0..).find_map(|key: u64| writer.put_with(format!("{key}"), [6u8; 3000], os()).err());
+        sender.send(outcome).ok();
+    });
+    let outcome = receiver.recv_timeout(Duration::from_secs(20));
+    faults.heal();
+    assert_eq!(outcome.ok().flatten().map(|error| error.kind()), Some(ErrorKind::Stalled));
+    thread.join().unwrap();
+}
+
+/// The system's clock, which counts who sleeps.
+#[derive(Default)]
+struct NapClock {
+    clock: OsClock,
+    naps: AtomicU64,
+}
+
+impl Clock for NapClock {
+    fn now(&self) -> Duration {
+        self.clock.now()
+    }
+
+    fn unix_micros(&self) -> u64 {
+        self.clock.unix_micros()
+    }
+
+    fn sleep(&self, time: Duration) {
+        self.naps.fetch_add(1, Ordering::SeqCst);
+        self.clock.sleep(time);
+    }
 }
