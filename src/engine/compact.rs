@@ -40,9 +40,8 @@ impl Core {
         let added: Vec<_> =
             outcome.added.iter().map(|table| (task.output_level, epoch, table.clone())).collect();
         let change = Change { added, removed: removed.clone(), flushed: None };
-        if !self.install(keyspace, &change)? {
-            let fresh: Vec<_> = outcome.added.iter().filter(|table| !moved(table.number)).cloned().collect();
-            self.discard(&fresh);
+        let fresh: Vec<_> = outcome.added.iter().filter(|table| !moved(table.number)).cloned().collect();
+        if !self.install_or_discard(keyspace, &change, &fresh)? {
             return Ok(());
         }
         drop(change);

@@ -121,6 +121,39 @@ fn a_cursor_keeps_a_table_that_was_moved_and_then_compacted_away() {
     assert_eq!(seen, 20);
 }
 
+/// A flush that cannot be installed for want of space left its tables behind, again with each attempt.
+#[test]
+fn a_flush_that_finds_no_space_in_the_manifest_leaves_no_table() {
+    let (disk, faults, env) = simulated();
+    let options = || Options::tiny().background_threads(0).env(env.clone());
+    let db = options().open(DIR).unwrap();
+    db.put("a", "1").unwrap();
+    db.close().unwrap();
+    let db = options().open(DIR).unwrap();
+    db.put("b", "2").unwrap();
+    // File numbers are reserved by the first attempt; then the manifest cannot grow.
+    db.flush().unwrap();
+    let before = tables(&disk);
+    let mut failed = 0;
+    faults.add(FaultRule::new(Op::Create, Fault::Error(std::io::ErrorKind::StorageFull)).path("MANIFEST*"));
+    for round in 0..4000 {
+        db.put("c", format!("{round}")).unwrap();
+        if db.flush().is_err() {
+            failed += 1;
+            env.clock.sleep(Duration::from_secs(3));
+        }
+        if failed == 5 {
+            break;
+        }
+    }
+    assert_eq!(failed, 5, "the manifest never was full");
+    faults.heal();
+    db.wait_for_background().unwrap();
+    db.compact().unwrap();
+    db.wait_for_background().unwrap();
+    assert!(tables(&disk) <= before.max(1), "{} tables", tables(&disk));
+}
+
 /// Each failed attempt of a flush woke the writer, whose patience then began anew.
 #[test]
 fn a_write_that_waits_for_a_failing_flush_is_given_up() {
