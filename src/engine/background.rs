@@ -196,6 +196,7 @@ impl Core {
             self.poison(&error);
             Err(error)
         });
+        self.poison_if_fatal(&outcome);
         let event = outcome
             .as_ref()
             .err()

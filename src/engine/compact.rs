@@ -109,6 +109,7 @@ impl Core {
 
     fn manual_step(&self, keyspace: &Arc<KeyspaceCore>, task: &Arc<Task>) -> Result<()> {
         let result = self.compact(keyspace, task);
+        self.poison_if_fatal(&result);
         let mut state = self.state.lock();
         state.running = state.running.saturating_sub(1);
         state.end_compaction(keyspace.id, task, is_damage(&result));

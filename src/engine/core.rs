@@ -214,6 +214,15 @@ impl Core {
         drop(state);
     }
 
+    /// Stops writes after work that failed so that nothing may be assumed of the disk.
+    pub(crate) fn poison_if_fatal<T>(&self, outcome: &Result<T>) {
+        if let Err(error) = outcome
+            && matches!(error.kind(), ErrorKind::Poisoned | ErrorKind::OutcomeUnknown)
+        {
+            self.poison(error);
+        }
+    }
+
     /// Wakes the background threads.
     pub(crate) fn signal_work(&self) {
         let state = self.state.lock();

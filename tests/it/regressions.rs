@@ -154,6 +154,20 @@ fn a_flush_that_finds_no_space_in_the_manifest_leaves_no_table() {
     assert!(tables(&disk) <= before.max(1), "{} tables", tables(&disk));
 }
 
+/// After a failed sync of a directory nothing may be assumed of the entries that were on their way.
+#[test]
+fn a_failed_sync_of_the_directory_stops_writes() {
+    let (_, faults, env) = simulated();
+    let db = Options::tiny().background_threads(0).env(env).open(DIR).unwrap();
+    db.put("a", "1").unwrap();
+    db.flush().unwrap();
+    db.put("b", "2").unwrap();
+    faults.fail_nth(Op::SyncDir, 1);
+    assert!(db.flush().is_err());
+    assert_eq!(db.put("c", "3").unwrap_err().kind(), ErrorKind::Poisoned);
+    assert_eq!(db.get("a").unwrap().unwrap().as_ref(), b"1");
+}
+
 /// Each failed attempt of a flush woke the writer, whose patience then began anew.
 #[test]
 fn a_write_that_waits_for_a_failing_flush_is_given_up() {
