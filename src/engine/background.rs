@@ -216,6 +216,7 @@ impl Core {
             self.progress.notify_all();
             self.work.notify_all();
         }
+        self.health.announce();
         match &outcome {
             Ok(()) if matches!(job, Job::Flush(_)) => self.health.clear_no_space(),
             Ok(()) => {}

@@ -47,6 +47,15 @@ impl Core {
         keyspaces: &[KeyspaceId],
         durability: Durability,
     ) -> Result<SeqNo> {
+        self.announced(self.try_commit(batch, keyspaces, durability))
+    }
+
+    fn try_commit(
+        &self,
+        batch: &FrozenBatch,
+        keyspaces: &[KeyspaceId],
+        durability: Durability,
+    ) -> Result<SeqNo> {
         let bytes = batch.bytes.len() as u64;
         if bytes > self.options.batch_bytes_max {
             let limit = self.options.batch_bytes_max;
@@ -185,7 +194,7 @@ impl Core {
             }
             Err(error) => {
                 self.poison(&error);
-                Err(error)
+                self.announced(Err(error))
             }
         }
     }

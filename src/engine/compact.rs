@@ -116,7 +116,8 @@ impl Core {
         self.update_stall_locked(&state);
         self.progress.notify_all();
         self.work.notify_all();
-        result
+        drop(state);
+        self.announced(result)
     }
 
     /// Freezes what a keyspace holds in memory and returns when it is in tables.

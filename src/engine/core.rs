@@ -204,6 +204,14 @@ impl Core {
         }
     }
 
+    /// Passes a result on; if it is an error, the listener hears of what it did to the engine. No lock may be held.
+    pub(crate) fn announced<T>(&self, result: Result<T>) -> Result<T> {
+        if result.is_err() {
+            self.health.announce();
+        }
+        result
+    }
+
     /// Stops writes for good and answers everybody who waits.
     pub(crate) fn poison(&self, cause: &Error) {
         self.health.poison(cause);

@@ -16,6 +16,10 @@ impl Core {
         name: &str,
         options: &KeyspaceOptions,
     ) -> Result<Arc<KeyspaceCore>> {
+        self.announced(self.find_or_create(name, options))
+    }
+
+    fn find_or_create(&self, name: &str, options: &KeyspaceOptions) -> Result<Arc<KeyspaceCore>> {
         self.health.check_open()?;
         if let Some(found) = self.find_keyspace(name) {
             return Ok(found);
@@ -38,6 +42,10 @@ impl Core {
 
     /// Drops a keyspace with all its data.
     pub(crate) fn drop_keyspace(&self, name: &str) -> Result<()> {
+        self.announced(self.remove_keyspace(name))
+    }
+
+    fn remove_keyspace(&self, name: &str) -> Result<()> {
         self.health.check_writable()?;
         let keyspace = self
             .find_keyspace(name)

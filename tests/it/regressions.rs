@@ -168,6 +168,31 @@ fn a_failed_sync_of_the_directory_stops_writes() {
     assert_eq!(db.get("a").unwrap().unwrap().as_ref(), b"1");
 }
 
+/// The event came while the engine held its locks: a listener that asked the database anything hung.
+#[test]
+fn a_listener_may_ask_the_database_when_writes_are_stopped() {
+    let (_, faults, env) = simulated();
+    let handle: Arc<OnceLock<Mutex<Option<Db>>>> = Arc::default();
+    let answers = Arc::new(AtomicU64::new(0));
+    let (shared, count) = (Arc::clone(&handle), Arc::clone(&answers));
+    let listener = move |event: &Event| {
+        if matches!(event, Event::Poisoned { .. })
+            && let Some(db) = shared.get().and_then(|db| db.lock().unwrap().clone())
+        {
+            db.stats();
+            count.fetch_add(1, Ordering::SeqCst);
+        }
+    };
+    let db = Options::tiny().background_threads(0).listener(Arc::new(listener)).env(env).open(DIR).unwrap();
+    handle.set(Mutex::new(Some(db.clone()))).ok();
+    db.put("a", "1").unwrap();
+    faults.add(FaultRule::new(Op::Rename, Fault::Error(std::io::ErrorKind::Other)).path("MANIFEST*"));
+    faults.add(FaultRule::new(Op::Sync, Fault::Error(std::io::ErrorKind::Other)).path("MANIFEST*"));
+    assert!(db.keyspace("new").is_err());
+    assert_eq!(answers.load(Ordering::SeqCst), 1);
+    handle.get().unwrap().lock().unwrap().take();
+}
+
 /// Each failed attempt of a flush woke the writer, whose patience then began anew.
 #[test]
 fn a_write_that_waits_for_a_failing_flush_is_given_up() {
