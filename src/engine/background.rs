@@ -11,6 +11,7 @@ use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::types::{KeyspaceId, SegmentNo};
 use crate::compaction::{Running, Task, pick};
 use crate::wal;
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -55,12 +56,28 @@ impl Job {
     }
 }
 
+thread_local! {
+    /// Whether this is a background thread of some database.
+    static IS_BACKGROUND: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether the caller is a background thread, which must not wait for background work or for its own end.
+pub(crate) fn is_background_thread() -> bool {
+    IS_BACKGROUND.get()
+}
+
+/// The error of waiting on a background thread.
+pub(crate) fn waits_for_itself() -> Error {
+    Error::new(ErrorKind::InvalidArgument, "an event listener cannot wait for background work")
+}
+
 /// How long the log must have been idle before a proof of the last sync is written.
 const PROOF_IDLE: Duration = Duration::from_millis(100);
 
 impl Core {
     /// Body of a background thread.
     pub(crate) fn background_loop(&self, class: Class) {
+        IS_BACKGROUND.set(true);
         loop {
             let job = {
                 let mut state = self.state.lock();

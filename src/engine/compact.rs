@@ -1,6 +1,6 @@
 //! Compaction as the engine sees it: run a task that the policy chose, install what it answers; and `compact_range`.
 
-use super::background::is_damage;
+use super::background::{is_background_thread, is_damage, waits_for_itself};
 use super::core::Core;
 use super::events::Event;
 use super::flush::{Change, Purpose};
@@ -141,6 +141,9 @@ impl Core {
             self.health.check_not_poisoned()?;
             if !self.has_threads() && self.run_one_job() {
                 continue;
+            }
+            if is_background_thread() {
+                return Err(waits_for_itself());
             }
             let mut state = self.state.lock();
             if done() {

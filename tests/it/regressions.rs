@@ -236,3 +236,44 @@ impl Clock for NapClock {
         self.clock.sleep(time);
     }
 }
+
+/// The last handle can go wherever it was: in a listener, too, that runs on one of the threads to be joined.
+#[test]
+fn the_last_handle_may_be_dropped_on_a_background_thread() {
+    let faults = Arc::new(FaultFs::new(Arc::new(MemFs::new())));
+    let slot: Arc<Mutex<Option<Db>>> = Arc::default();
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let (held, sender) = (Arc::clone(&slot), Mutex::new(Some(sender)));
+    let listener = move |event: &Event| {
+        if matches!(event, Event::Flushed { .. })
+            && let Some(sender) = sender.lock().unwrap().take()
+        {
+            let last = loop {
+                match held.lock().unwrap().take() {
+                    Some(db) => break db,
+                    None => std::thread::yield_now(),
+                }
+            };
+            drop(last);
+            sender.send(true).ok();
+        }
+    };
+    let db = Options::tiny().env(threaded(faults.clone())).listener(Arc::new(listener)).open(DIR).unwrap();
+    for key in 0..8 {
+        db.put_with(format!("{key}"), [5u8; 3000], os()).unwrap();
+    }
+    *slot.lock().unwrap() = Some(db);
+    assert!(receiver.recv_timeout(Duration::from_secs(20)).expect("the drop ended"));
+    // Closed, so that it can be opened again, once the threads are gone.
+    let start = std::time::Instant::now();
+    loop {
+        match Options::tiny().env(threaded(faults.clone())).open(DIR) {
+            Ok(db) => break assert_eq!(db.get("7").unwrap().unwrap().as_ref(), [5u8; 3000]),
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Locked);
+                assert!(start.elapsed() < Duration::from_secs(20), "still locked");
+                std::thread::yield_now();
+            }
+        }
+    }
+}
