@@ -286,12 +286,14 @@ impl Core {
     /// Waits until nothing is left to do in the background.
     pub(crate) fn wait_for_background(&self) -> Result<()> {
         self.health.check_open()?;
-        if !self.has_threads() {
-            while self.run_one_job() {}
-            return self.health.check_not_poisoned();
+        if is_background_thread() {
+            return Err(waits_for_itself());
         }
-        let mut state = self.state.lock();
         loop {
+            while !self.has_threads() && self.run_one_job() {
+                self.health.check_not_poisoned()?;
+            }
+            let mut state = self.state.lock();
             self.health.check_not_poisoned()?;
             self.health.check_open()?;
             if state.running == 0 && !self.has_work_locked(&state) {
@@ -303,8 +305,10 @@ impl Core {
             {
                 return Err(error.clone());
             }
-            self.work.notify_all();
-            self.progress.wait_for(&mut state, Duration::from_millis(500));
+            if self.has_threads() || state.running > 0 {
+                self.work.notify_all();
+                self.progress.wait_for(&mut state, Duration::from_millis(500));
+            }
         }
     }
 

@@ -154,6 +154,21 @@ fn a_flush_that_finds_no_space_in_the_manifest_leaves_no_table() {
     assert!(tables(&disk) <= before.max(1), "{} tables", tables(&disk));
 }
 
+/// Without threads, waiting answered that all was done while a failed flush waited for its next attempt.
+#[test]
+fn waiting_for_background_work_reports_a_failed_flush() {
+    let (_, faults, env) = simulated();
+    let db = Options::tiny().background_threads(0).env(env.clone()).open(DIR).unwrap();
+    db.put("a", "1").unwrap();
+    faults.add(FaultRule::new(Op::Create, Fault::Error(std::io::ErrorKind::StorageFull)).path("*.sst"));
+    db.flush().unwrap_err();
+    let error = db.wait_for_background().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NoSpace);
+    faults.heal();
+    env.clock.sleep(Duration::from_secs(3));
+    db.wait_for_background().unwrap();
+}
+
 /// After a failed sync of a directory nothing may be assumed of the entries that were on their way.
 #[test]
 fn a_failed_sync_of_the_directory_stops_writes() {
