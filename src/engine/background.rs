@@ -383,8 +383,14 @@ impl Core {
         if self.commit.lock().log.wants_prepared() != Some(number) {
             return Ok(());
         }
-        let prepared = wal::prepare(&self.env, &self.dir, self.db_id, number, &self.log_options())?;
-        self.commit.lock().log.offer_prepared(prepared);
+        let prepared = wal::prepare(&self.env, &self.dir, self.db_id, number, &self.log_options());
+        let log = &mut self.commit.lock().log;
+        match prepared {
+            Ok(prepared) => log.offer_prepared(prepared),
+            // The log went on without it, so its file was there already.
+            Err(error) if error.kind() != ErrorKind::Poisoned && log.wants_prepared() != Some(number) => {}
+            Err(error) => return Err(error),
+        }
         Ok(())
     }
 }

@@ -208,6 +208,33 @@ fn a_listener_may_ask_the_database_when_writes_are_stopped() {
     handle.get().unwrap().lock().unwrap().take();
 }
 
+/// Segments were used up faster than they were prepared; the preparation that came late was called a failure.
+#[test]
+fn preparing_a_segment_too_late_is_no_failure() {
+    let faults = Arc::new(FaultFs::with_clock(Arc::new(MemFs::new()), Arc::new(OsClock::default())));
+    let slow = Fault::Latency(Duration::from_millis(3));
+    let when = When::Probability { seed: 1, probability: 0.5 };
+    faults.add(FaultRule::new(Op::Create, slow).path("*.wal").when(when));
+    let errors = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&errors);
+    let listener = move |event: &Event| {
+        if let Event::BackgroundError { .. } = event {
+            seen.lock().unwrap().push(event.to_string());
+        }
+    };
+    let db = Options::tiny()
+        .wal_segment_bytes(4096)
+        .env(threaded(faults))
+        .listener(Arc::new(listener))
+        .open(Path::new(DIR))
+        .unwrap();
+    for key in 0..600 {
+        db.put_with(format!("{key}"), [5u8; 3000], os()).unwrap();
+    }
+    db.close().unwrap();
+    assert_eq!(*errors.lock().unwrap(), Vec::<String>::new());
+}
+
 /// Each failed attempt of a flush woke the writer, whose patience then began anew.
 #[test]
 fn a_write_that_waits_for_a_failing_flush_is_given_up() {
