@@ -31,7 +31,12 @@ impl Core {
         let merge = Merge::new(frozen.iter().map(|one| one.memtable.iter()).collect());
         let outcome = self.with_context(keyspace, &view.tree, Purpose::Flush, |context| {
             write_run(merge, entries, true, context)
-        })?;
+        });
+        let outcome = match outcome {
+            // Cancelled, or overtaken: there is nothing left to flush.
+            Err(_) if keyspace.is_dropped() => return Ok(()),
+            outcome => outcome?,
+        };
         drop(view);
 
         if let Err(error) = self.pipeline.sync_to(last_seq) {
