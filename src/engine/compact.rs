@@ -10,6 +10,7 @@ use crate::base::sync::{Mutex, Rank};
 use crate::compaction::{self, Epoch, Goal, Manual, Running, Task, manual};
 use crate::env::Clock;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 impl Core {
@@ -164,9 +165,14 @@ impl Core {
     }
 }
 
+/// Longest single pause of a paced writer.
+const PACE_NAP_MAX: Duration = Duration::from_millis(50);
+
 /// Keeps a writer of tables at a rate.
 pub(crate) struct Pacer<'a> {
     clock: &'a dyn Clock,
+    /// Ends every pause.
+    cancel: &'a AtomicBool,
     bytes_per_second: u64,
     /// When everything written so far may have been written.
     free_at: Mutex<Duration>,
@@ -174,8 +180,8 @@ pub(crate) struct Pacer<'a> {
 
 impl Pacer<'_> {
     /// 0 bytes a second: no limit.
-    pub(crate) fn new(clock: &dyn Clock, bytes_per_second: u64) -> Pacer<'_> {
-        Pacer { clock, bytes_per_second, free_at: Mutex::new(Rank::Leaf, Duration::ZERO) }
+    pub(crate) fn new<'a>(clock: &'a dyn Clock, cancel: &'a AtomicBool, bytes_per_second: u64) -> Pacer<'a> {
+        Pacer { clock, cancel, bytes_per_second, free_at: Mutex::new(Rank::Leaf, Duration::ZERO) }
     }
 
     /// Waits until these bytes may be written.
@@ -183,16 +189,20 @@ impl Pacer<'_> {
         if self.bytes_per_second == 0 {
             return;
         }
-        let cost = Duration::from_secs_f64(bytes as f64 / self.bytes_per_second as f64);
+        let cost = Duration::try_from_secs_f64(bytes as f64 / self.bytes_per_second as f64);
+        let cost = cost.unwrap_or(Duration::MAX);
         let now = self.clock.now();
-        let pause = {
+        let mut pause = {
             let mut free_at = self.free_at.lock();
             let start = (*free_at).max(now);
             *free_at = start.saturating_add(cost);
             start.saturating_sub(now)
         };
-        if !pause.is_zero() {
-            self.clock.sleep(pause);
+        // In short naps: a close must not wait for a slow rate.
+        while !pause.is_zero() && !self.cancel.load(Ordering::Acquire) {
+            let nap = pause.min(PACE_NAP_MAX);
+            self.clock.sleep(nap);
+            pause = pause.saturating_sub(nap);
         }
     }
 }

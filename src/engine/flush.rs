@@ -130,7 +130,7 @@ impl Core {
     ) -> Result<R> {
         let (snapshots, visible) = self.registry.sample(&self.pipeline);
         let rate_limit = if purpose == Purpose::Compaction { self.options.rate_limit } else { 0 };
-        let pacer = Pacer::new(&*self.env.clock, rate_limit);
+        let pacer = Pacer::new(&*self.env.clock, &self.cancel, rate_limit);
         let leftovers = Mutex::new(Rank::Leaf, Vec::new());
         let result = work(&Context {
             env: &self.env,

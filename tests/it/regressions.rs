@@ -279,6 +279,28 @@ impl Clock for NapClock {
     }
 }
 
+/// A compaction that is kept at a rate sleeps; the rate may be so slow that nobody would wait for it.
+#[test]
+fn closing_does_not_wait_for_a_slow_compaction() {
+    let faults = Arc::new(FaultFs::new(Arc::new(MemFs::new())));
+    let clock = Arc::new(NapClock::default());
+    let env = Env { clock: clock.clone(), ..threaded(faults) };
+    let db = Options::tiny().rate_limit(1).env(env).open(DIR).unwrap();
+    for round in 0..4 {
+        for key in 0..200 {
+            db.put_with(format!("{key}"), [round; 100], os()).unwrap();
+        }
+        db.flush().unwrap();
+    }
+    while clock.naps.load(Ordering::SeqCst) == 0 {
+        std::thread::yield_now();
+    }
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let closing = std::thread::spawn(move || sender.send(db.close().is_ok()).ok());
+    assert_eq!(receiver.recv_timeout(Duration::from_secs(20)), Ok(true));
+    closing.join().unwrap();
+}
+
 /// The last handle can go wherever it was: in a listener, too, that runs on one of the threads to be joined.
 #[test]
 fn the_last_handle_may_be_dropped_on_a_background_thread() {
