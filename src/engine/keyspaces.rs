@@ -28,6 +28,7 @@ impl Core {
         self.health.check_writable()?;
         let mut commit = self.commit.lock();
         let mut manifest = self.manifest.lock();
+        self.health.check_writable()?;
         if let Some(found) = self.find_keyspace(name) {
             return Ok(found);
         }
@@ -56,6 +57,7 @@ impl Core {
         {
             let mut commit = self.commit.lock();
             let mut manifest = self.manifest.lock();
+            self.health.check_writable()?;
             if !manifest.version.keyspaces.contains_key(&keyspace.id) {
                 return Err(keyspace.gone());
             }
