@@ -3,13 +3,14 @@
 use super::cut::Cutter;
 use super::run::Context;
 use super::source::Files;
-use crate::base::error::{Error, Result};
+use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::key::KeyRef;
 use crate::base::types::FileNo;
 use crate::env::AppendOptions;
 use crate::manifest::TableMeta;
 use crate::sstable::{TableBuilder, TableSummary};
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Writes tables. Dropped unfinished, it removes what it created.
@@ -66,7 +67,7 @@ impl<'a> Writer<'a> {
         self.end_table()?;
         let context = self.context;
         if !self.done.is_empty() {
-            context.env.fs.sync_dir(context.dir).map_err(|error| Error::io("sync", context.dir, error))?;
+            context.env.fs.sync_dir(context.dir).map_err(|error| unsynced(context.dir, error))?;
         }
         let files = Files { open: context.open, path_of: context.path_of };
         self.done.iter().try_for_each(|meta| files.open_checked(meta).map(drop))?;
@@ -84,6 +85,12 @@ impl Drop for Writer<'_> {
             }
         }
     }
+}
+
+/// A failed sync of the directory may have lost entries of any file, so that trying again would prove nothing.
+fn unsynced(dir: &Path, error: io::Error) -> Error {
+    let cause = Error::io("sync", dir, error);
+    Error::caused(ErrorKind::Poisoned, "the directory cannot be trusted to be durable", cause)
 }
 
 fn meta(number: FileNo, summary: TableSummary) -> TableMeta {

@@ -11,6 +11,7 @@ use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::types::{KeyspaceId, SegmentNo};
 use crate::compaction::{Running, Task, pick};
 use crate::wal;
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -55,12 +56,28 @@ impl Job {
     }
 }
 
+thread_local! {
+    /// Whether this is a background thread of some database.
+    static IS_BACKGROUND: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether the caller is a background thread, which must not wait for background work or for its own end.
+pub(crate) fn is_background_thread() -> bool {
+    IS_BACKGROUND.get()
+}
+
+/// The error of waiting on a background thread.
+pub(crate) fn waits_for_itself() -> Error {
+    Error::new(ErrorKind::InvalidArgument, "an event listener cannot wait for background work")
+}
+
 /// How long the log must have been idle before a proof of the last sync is written.
 const PROOF_IDLE: Duration = Duration::from_millis(100);
 
 impl Core {
     /// Body of a background thread.
     pub(crate) fn background_loop(&self, class: Class) {
+        IS_BACKGROUND.set(true);
         loop {
             let job = {
                 let mut state = self.state.lock();
@@ -196,6 +213,7 @@ impl Core {
             self.poison(&error);
             Err(error)
         });
+        self.poison_if_fatal(&outcome);
         let event = outcome
             .as_ref()
             .err()
@@ -215,6 +233,7 @@ impl Core {
             self.progress.notify_all();
             self.work.notify_all();
         }
+        self.health.announce();
         match &outcome {
             Ok(()) if matches!(job, Job::Flush(_)) => self.health.clear_no_space(),
             Ok(()) => {}
@@ -267,12 +286,14 @@ impl Core {
     /// Waits until nothing is left to do in the background.
     pub(crate) fn wait_for_background(&self) -> Result<()> {
         self.health.check_open()?;
-        if !self.has_threads() {
-            while self.run_one_job() {}
-            return self.health.check_not_poisoned();
+        if is_background_thread() {
+            return Err(waits_for_itself());
         }
-        let mut state = self.state.lock();
         loop {
+            while !self.has_threads() && self.run_one_job() {
+                self.health.check_not_poisoned()?;
+            }
+            let mut state = self.state.lock();
             self.health.check_not_poisoned()?;
             self.health.check_open()?;
             if state.running == 0 && !self.has_work_locked(&state) {
@@ -284,8 +305,10 @@ impl Core {
             {
                 return Err(error.clone());
             }
-            self.work.notify_all();
-            self.progress.wait_for(&mut state, Duration::from_millis(500));
+            if self.has_threads() || state.running > 0 {
+                self.work.notify_all();
+                self.progress.wait_for(&mut state, Duration::from_millis(500));
+            }
         }
     }
 
@@ -360,8 +383,14 @@ impl Core {
         if self.commit.lock().log.wants_prepared() != Some(number) {
             return Ok(());
         }
-        let prepared = wal::prepare(&self.env, &self.dir, self.db_id, number, &self.log_options())?;
-        self.commit.lock().log.offer_prepared(prepared);
+        let prepared = wal::prepare(&self.env, &self.dir, self.db_id, number, &self.log_options());
+        let log = &mut self.commit.lock().log;
+        match prepared {
+            Ok(prepared) => log.offer_prepared(prepared),
+            // The log went on without it, so its file was there already.
+            Err(error) if error.kind() != ErrorKind::Poisoned && log.wants_prepared() != Some(number) => {}
+            Err(error) => return Err(error),
+        }
         Ok(())
     }
 }

@@ -23,7 +23,7 @@ impl Core {
         self.garbage.stop_waiting();
         let collected = self.collect();
         self.let_go();
-        flushed.and(marked).and(collected).and(panics)
+        self.announced(flushed.and(marked).and(collected).and(panics))
     }
 
     /// Gives back what handles that outlive the close would keep: the log's last segment, and the directory itself,

@@ -47,6 +47,15 @@ impl Core {
         keyspaces: &[KeyspaceId],
         durability: Durability,
     ) -> Result<SeqNo> {
+        self.announced(self.try_commit(batch, keyspaces, durability))
+    }
+
+    fn try_commit(
+        &self,
+        batch: &FrozenBatch,
+        keyspaces: &[KeyspaceId],
+        durability: Durability,
+    ) -> Result<SeqNo> {
         let bytes = batch.bytes.len() as u64;
         if bytes > self.options.batch_bytes_max {
             let limit = self.options.batch_bytes_max;
@@ -91,12 +100,13 @@ impl Core {
         durability: Durability,
     ) -> Result<Reserved> {
         let bytes = batch.bytes.len();
+        let mut waits_since = None;
         loop {
             let mut commit = self.commit.lock();
             self.health.check_writable()?;
             if let Room::Full(reason) = self.make_room_locked(&mut commit, keyspaces, bytes)? {
                 drop(commit);
-                self.wait_for_room(reason)?;
+                self.wait_for_room(reason, &mut waits_since)?;
                 continue;
             }
             let first_seq = commit.next_seq;
@@ -184,7 +194,7 @@ impl Core {
             }
             Err(error) => {
                 self.poison(&error);
-                Err(error)
+                self.announced(Err(error))
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Compaction as the engine sees it: run a task that the policy chose, install what it answers; and `compact_range`.
 
-use super::background::is_damage;
+use super::background::{is_background_thread, is_damage, waits_for_itself};
 use super::core::Core;
 use super::events::Event;
 use super::flush::{Change, Purpose};
@@ -10,6 +10,7 @@ use crate::base::sync::{Mutex, Rank};
 use crate::compaction::{self, Epoch, Goal, Manual, Running, Task, manual};
 use crate::env::Clock;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 impl Core {
@@ -40,9 +41,8 @@ impl Core {
         let added: Vec<_> =
             outcome.added.iter().map(|table| (task.output_level, epoch, table.clone())).collect();
         let change = Change { added, removed: removed.clone(), flushed: None };
-        if !self.install(keyspace, &change)? {
-            let fresh: Vec<_> = outcome.added.iter().filter(|table| !moved(table.number)).cloned().collect();
-            self.discard(&fresh);
+        let fresh: Vec<_> = outcome.added.iter().filter(|table| !moved(table.number)).cloned().collect();
+        if !self.install_or_discard(keyspace, &change, &fresh)? {
             return Ok(());
         }
         drop(change);
@@ -110,13 +110,15 @@ impl Core {
 
     fn manual_step(&self, keyspace: &Arc<KeyspaceCore>, task: &Arc<Task>) -> Result<()> {
         let result = self.compact(keyspace, task);
+        self.poison_if_fatal(&result);
         let mut state = self.state.lock();
         state.running = state.running.saturating_sub(1);
         state.end_compaction(keyspace.id, task, is_damage(&result));
         self.update_stall_locked(&state);
         self.progress.notify_all();
         self.work.notify_all();
-        result
+        drop(state);
+        self.announced(result)
     }
 
     /// Freezes what a keyspace holds in memory and returns when it is in tables.
@@ -141,6 +143,9 @@ impl Core {
             if !self.has_threads() && self.run_one_job() {
                 continue;
             }
+            if is_background_thread() {
+                return Err(waits_for_itself());
+            }
             let mut state = self.state.lock();
             if done() {
                 break;
@@ -160,9 +165,14 @@ impl Core {
     }
 }
 
+/// Longest single pause of a paced writer.
+const PACE_NAP_MAX: Duration = Duration::from_millis(50);
+
 /// Keeps a writer of tables at a rate.
 pub(crate) struct Pacer<'a> {
     clock: &'a dyn Clock,
+    /// Ends every pause.
+    cancel: &'a AtomicBool,
     bytes_per_second: u64,
     /// When everything written so far may have been written.
     free_at: Mutex<Duration>,
@@ -170,8 +180,8 @@ pub(crate) struct Pacer<'a> {
 
 impl Pacer<'_> {
     /// 0 bytes a second: no limit.
-    pub(crate) fn new(clock: &dyn Clock, bytes_per_second: u64) -> Pacer<'_> {
-        Pacer { clock, bytes_per_second, free_at: Mutex::new(Rank::Leaf, Duration::ZERO) }
+    pub(crate) fn new<'a>(clock: &'a dyn Clock, cancel: &'a AtomicBool, bytes_per_second: u64) -> Pacer<'a> {
+        Pacer { clock, cancel, bytes_per_second, free_at: Mutex::new(Rank::Leaf, Duration::ZERO) }
     }
 
     /// Waits until these bytes may be written.
@@ -179,16 +189,20 @@ impl Pacer<'_> {
         if self.bytes_per_second == 0 {
             return;
         }
-        let cost = Duration::from_secs_f64(bytes as f64 / self.bytes_per_second as f64);
+        let cost = Duration::try_from_secs_f64(bytes as f64 / self.bytes_per_second as f64);
+        let cost = cost.unwrap_or(Duration::MAX);
         let now = self.clock.now();
-        let pause = {
+        let mut pause = {
             let mut free_at = self.free_at.lock();
             let start = (*free_at).max(now);
             *free_at = start.saturating_add(cost);
             start.saturating_sub(now)
         };
-        if !pause.is_zero() {
-            self.clock.sleep(pause);
+        // In short naps: a close must not wait for a slow rate.
+        while !pause.is_zero() && !self.cancel.load(Ordering::Acquire) {
+            let nap = pause.min(PACE_NAP_MAX);
+            self.clock.sleep(nap);
+            pause = pause.saturating_sub(nap);
         }
     }
 }

@@ -68,6 +68,8 @@ pub(crate) struct CommitState {
     pub(crate) target: Option<(SegmentNo, Arc<dyn SyncTarget>)>,
     /// The filling memtable of each keyspace.
     pub(crate) active: BTreeMap<KeyspaceId, Active>,
+    /// Bytes of batches since the memory of all memtables was looked at.
+    pub(crate) unchecked_bytes: u64,
 }
 
 /// The filling memtable of a keyspace.
@@ -202,6 +204,14 @@ impl Core {
         }
     }
 
+    /// Passes a result on; if it is an error, the listener hears of what it did to the engine. No lock may be held.
+    pub(crate) fn announced<T>(&self, result: Result<T>) -> Result<T> {
+        if result.is_err() {
+            self.health.announce();
+        }
+        result
+    }
+
     /// Stops writes for good and answers everybody who waits.
     pub(crate) fn poison(&self, cause: &Error) {
         self.health.poison(cause);
@@ -210,6 +220,15 @@ impl Core {
         self.progress.notify_all();
         self.work.notify_all();
         drop(state);
+    }
+
+    /// Stops writes after work that failed so that nothing may be assumed of the disk.
+    pub(crate) fn poison_if_fatal<T>(&self, outcome: &Result<T>) {
+        if let Err(error) = outcome
+            && matches!(error.kind(), ErrorKind::Poisoned | ErrorKind::OutcomeUnknown)
+        {
+            self.poison(error);
+        }
     }
 
     /// Wakes the background threads.

@@ -1,8 +1,10 @@
 //! The handles of the public API: [`Db`], [`Keyspace`], [`Snapshot`].
 
+use super::background::{is_background_thread, waits_for_itself};
 use super::batch::Batch;
 use super::core::Core;
 use super::cursor::{Bounds, Cursor};
+use super::events::Event;
 use super::iter::Iter;
 use super::keyspace::KeyspaceCore;
 use super::options::{KeyspaceOptions, Options, ResolvedOptions, WriteOptions};
@@ -38,6 +40,9 @@ impl Handle {
     }
 
     fn close(&self) -> Result<()> {
+        if is_background_thread() {
+            return Err(waits_for_itself());
+        }
         let threads = self.threads.lock().take();
         match threads {
             Some(threads) => self.core.close(threads),
@@ -48,11 +53,27 @@ impl Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        if let Err(error) = self.close() {
-            let job = "closing the database on drop";
-            self.core.emit(&super::events::Event::BackgroundError { job, error });
+        let Some(threads) = self.threads.lock().take() else { return };
+        if !is_background_thread() {
+            return close_unasked(&self.core, threads);
+        }
+        // A listener held the last handle: a thread cannot wait for its own end.
+        let core = Arc::clone(&self.core);
+        let closing = Box::new(move || close_unasked(&core, threads));
+        if let Err(error) = self.core.env.spawner.spawn("esker-close".to_string(), closing) {
+            report(&self.core, Error::io("start a thread", &self.core.dir, error));
         }
     }
+}
+
+fn close_unasked(core: &Arc<Core>, threads: Vec<Box<dyn JoinHandle>>) {
+    if let Err(error) = core.close(threads) {
+        report(core, error);
+    }
+}
+
+fn report(core: &Core, error: Error) {
+    core.emit(&Event::BackgroundError { job: "closing the database on drop", error });
 }
 
 /// An open database. Cheap to clone; every clone is the same database.

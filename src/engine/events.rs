@@ -111,7 +111,9 @@ impl fmt::Display for Event {
 
 /// Receives events, on the thread where they happen and with no engine lock held.
 ///
-/// Keep it short. A panic in it is caught and poisons the engine.
+/// Keep it short. It may read, and drop handles; what waits for background work (`flush`, `compact`, `close` and so on)
+/// is refused on a background thread, and a write may have to wait there for the very thread it is on, up to the stall
+/// timeout. A panic in it is caught and poisons the engine.
 pub trait EventListener: Send + Sync {
     /// Called for each event.
     fn on_event(&self, event: &Event);

@@ -31,7 +31,12 @@ impl Core {
         let merge = Merge::new(frozen.iter().map(|one| one.memtable.iter()).collect());
         let outcome = self.with_context(keyspace, &view.tree, Purpose::Flush, |context| {
             write_run(merge, entries, true, context)
-        })?;
+        });
+        let outcome = match outcome {
+            // Cancelled, or overtaken: there is nothing left to flush.
+            Err(_) if keyspace.is_dropped() => return Ok(()),
+            outcome => outcome?,
+        };
         drop(view);
 
         if let Err(error) = self.pipeline.sync_to(last_seq) {
@@ -43,14 +48,8 @@ impl Core {
         let raw_bytes = outcome.added.iter().fold(bytes, |sum, table| sum.max(table.raw_bytes));
         let added: Vec<_> = outcome.added.iter().map(|table| (0, None, table.clone())).collect();
         let change = Change { added, removed: Vec::new(), flushed: Some((last_seq, &frozen)) };
-        let installed = self.install(keyspace, &change);
-        match installed {
-            Ok(true) => {}
-            Ok(false) => {
-                self.discard(&outcome.added);
-                return Ok(());
-            }
-            Err(error) => return Err(error),
+        if !self.install_or_discard(keyspace, &change, &outcome.added)? {
+            return Ok(());
         }
         self.garbage.add_memtables(frozen);
         let took = self.env.clock.now().saturating_sub(start);
@@ -66,9 +65,24 @@ impl Core {
         Ok(())
     }
 
+    /// Installs a change, or removes the tables written for it when it is refused. When it is unknown whether the
+    /// manifest names them, which poisons the engine, they stay.
+    pub(crate) fn install_or_discard(
+        &self,
+        keyspace: &KeyspaceCore,
+        change: &Change<'_>,
+        written: &[TableMeta],
+    ) -> Result<bool> {
+        let installed = self.install(keyspace, change);
+        if !matches!(installed, Ok(true)) && !self.health.is_poisoned() {
+            self.discard(written);
+        }
+        installed
+    }
+
     /// Makes a change of a keyspace's tree durable and shows it to readers. Answers false, with nothing done, when the
     /// keyspace was dropped meanwhile.
-    pub(crate) fn install(&self, keyspace: &KeyspaceCore, change: &Change<'_>) -> Result<bool> {
+    fn install(&self, keyspace: &KeyspaceCore, change: &Change<'_>) -> Result<bool> {
         let flushed: &[Arc<Frozen>] = change.flushed.map_or(&[], |(_, frozen)| frozen);
         let log_number = match flushed {
             [] => None,
@@ -99,7 +113,10 @@ impl Core {
     }
 
     /// Removes tables that were written and will not be installed.
-    pub(crate) fn discard(&self, tables: &[TableMeta]) {
+    fn discard(&self, tables: &[TableMeta]) {
+        for table in tables {
+            self.tables.evict(table.number);
+        }
         self.garbage.add_files(tables.iter().map(|table| table_path(&self.dir, table.number)).collect());
     }
 
@@ -113,7 +130,7 @@ impl Core {
     ) -> Result<R> {
         let (snapshots, visible) = self.registry.sample(&self.pipeline);
         let rate_limit = if purpose == Purpose::Compaction { self.options.rate_limit } else { 0 };
-        let pacer = Pacer::new(&*self.env.clock, rate_limit);
+        let pacer = Pacer::new(&*self.env.clock, &self.cancel, rate_limit);
         let leftovers = Mutex::new(Rank::Leaf, Vec::new());
         let result = work(&Context {
             env: &self.env,

@@ -16,6 +16,8 @@ pub(crate) struct Health {
     poisoned: AtomicBool,
     no_space: AtomicBool,
     closed: AtomicBool,
+    /// The listener has not been told yet that writes were stopped.
+    unannounced: AtomicBool,
     cause: Mutex<Causes>,
     listener: Option<Arc<dyn EventListener>>,
 }
@@ -33,6 +35,7 @@ impl Health {
             poisoned: AtomicBool::new(false),
             no_space: AtomicBool::new(false),
             closed: AtomicBool::new(false),
+            unannounced: AtomicBool::new(false),
             cause: Mutex::new(Rank::Leaf, Causes::default()),
             listener,
         }
@@ -81,17 +84,25 @@ impl Health {
         }
     }
 
-    /// Stops writes for good. The first cause is kept.
+    /// Stops writes for good. The first cause is kept. The listener is told by [`announce`](Self::announce), for the
+    /// locks of the engine may be held here.
     pub(crate) fn poison(&self, cause: &Error) {
-        let first = {
-            let mut causes = self.cause.lock();
-            let first = causes.poison.is_none();
-            causes.poison.get_or_insert_with(|| cause.clone());
-            first
-        };
+        let mut causes = self.cause.lock();
+        if causes.poison.is_none() {
+            causes.poison = Some(cause.clone());
+            self.unannounced.store(true, Ordering::Release);
+        }
         self.poisoned.store(true, Ordering::Release);
-        if first {
-            self.emit(&Event::Poisoned { error: cause.clone() });
+    }
+
+    /// Tells the listener if writes were stopped and it does not know. No engine lock may be held.
+    pub(crate) fn announce(&self) {
+        if !self.unannounced.swap(false, Ordering::AcqRel) {
+            return;
+        }
+        let cause = self.cause.lock().poison.clone();
+        if let Some(error) = cause {
+            self.emit(&Event::Poisoned { error });
         }
     }
 

@@ -16,6 +16,10 @@ impl Core {
         name: &str,
         options: &KeyspaceOptions,
     ) -> Result<Arc<KeyspaceCore>> {
+        self.announced(self.find_or_create(name, options))
+    }
+
+    fn find_or_create(&self, name: &str, options: &KeyspaceOptions) -> Result<Arc<KeyspaceCore>> {
         self.health.check_open()?;
         if let Some(found) = self.find_keyspace(name) {
             return Ok(found);
@@ -24,6 +28,7 @@ impl Core {
         self.health.check_writable()?;
         let mut commit = self.commit.lock();
         let mut manifest = self.manifest.lock();
+        self.health.check_writable()?;
         if let Some(found) = self.find_keyspace(name) {
             return Ok(found);
         }
@@ -38,6 +43,10 @@ impl Core {
 
     /// Drops a keyspace with all its data.
     pub(crate) fn drop_keyspace(&self, name: &str) -> Result<()> {
+        self.announced(self.remove_keyspace(name))
+    }
+
+    fn remove_keyspace(&self, name: &str) -> Result<()> {
         self.health.check_writable()?;
         let keyspace = self
             .find_keyspace(name)
@@ -48,6 +57,7 @@ impl Core {
         {
             let mut commit = self.commit.lock();
             let mut manifest = self.manifest.lock();
+            self.health.check_writable()?;
             if !manifest.version.keyspaces.contains_key(&keyspace.id) {
                 return Err(keyspace.gone());
             }

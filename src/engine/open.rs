@@ -325,7 +325,8 @@ fn build(
     );
     let log_options = LogOptions { segment_bytes: resolved.wal_segment_bytes, mapped: resolved.wal_mapped };
     let log = Log::new(&env, dir, version.db, log_options, found.log);
-    let commit = CommitState { next_seq: last_seq.saturating_add(1), log, target: None, active };
+    let next_seq = last_seq.saturating_add(1);
+    let commit = CommitState { next_seq, log, target: None, active, unchecked_bytes: 0 };
     let garbage = Garbage::new();
     // A clean open changes nothing, and a copy of the manifest that lags behind may still name what the other dropped.
     if found.replay.is_none() || found.needs_heal {

@@ -112,6 +112,9 @@ pub(crate) fn admitted(pressure: f64, drain_bytes_per_second: u64) -> Option<u64
 /// Least drain rate assumed before anything was measured, bytes a second.
 const DRAIN_MIN: u64 = 16 << 20;
 
+/// How often all memtables are looked at while as much is written as they may hold together.
+const LOOKS_PER_BUDGET: u64 = 16;
+
 /// Longest single pause of a slowed write.
 const SLICE: Duration = Duration::from_millis(1);
 
@@ -187,6 +190,7 @@ impl Core {
     fn admit_slowly(&self, bytes: u64) -> Result<()> {
         let start = self.env.clock.now();
         loop {
+            self.health.check_writable()?;
             let rate = self.stall.rate.load(Ordering::Relaxed);
             let now = self.env.clock.now();
             if rate == u64::MAX {
@@ -251,24 +255,46 @@ impl Core {
             if !active.used || filled.saturating_add(bytes) <= buffer {
                 continue;
             }
-            if self.memtable_bytes_locked(commit) >= self.options.write_buffers_bytes_max {
-                self.free_memory_locked(commit);
+            if self.memtable_bytes_locked(commit) >= self.options.write_buffers_bytes_max
+                && self.free_memory_locked(commit)
+            {
                 return Ok(Room::Full(Reason::Memtables));
             }
             self.freeze_locked(commit, *id);
         }
-        self.bound_log_locked(commit)
+        match self.bound_memory_locked(commit, bytes) {
+            Room::Ready => self.bound_log_locked(commit),
+            full => Ok(full),
+        }
     }
 
-    /// Sees to it that a flush is on its way: if none is, the memory is in memtables that are still filling.
-    fn free_memory_locked(&self, commit: &mut CommitState) {
+    /// Sees to it that a flush is on its way: if none is, the memory is in memtables that are still filling. Answers
+    /// false when there is nothing to flush, and so nothing to wait for.
+    fn free_memory_locked(&self, commit: &mut CommitState) -> bool {
         if commit.active.values().any(|active| !active.keyspace.view().frozen.is_empty()) {
-            return;
+            return true;
         }
-        let largest = commit.active.iter().max_by_key(|(_, active)| active.memtable.bytes());
-        if let Some(id) = largest.map(|(id, _)| *id) {
-            self.freeze_locked(commit, id);
+        // An empty one may be large, too: it is made for what is to come.
+        let used = commit.active.iter().filter(|(_, active)| active.used);
+        let largest = used.max_by_key(|(_, active)| active.memtable.bytes()).map(|(id, _)| *id);
+        largest.is_some_and(|id| self.freeze_locked(commit, id))
+    }
+
+    /// Keeps the memtables of many keyspaces within their common budget, though each is far from full: the largest is
+    /// frozen when they come near it. Looks at all of them only now and then.
+    fn bound_memory_locked(&self, commit: &mut CommitState, bytes: usize) -> Room {
+        let budget = self.options.write_buffers_bytes_max;
+        commit.unchecked_bytes = commit.unchecked_bytes.saturating_add(bytes as u64);
+        if commit.unchecked_bytes.saturating_mul(LOOKS_PER_BUDGET) < budget {
+            return Room::Ready;
         }
+        let total = self.memtable_bytes_locked(commit);
+        let is_near = total >= budget.saturating_mul(3) / 4;
+        if is_near && self.free_memory_locked(commit) && total >= budget {
+            return Room::Full(Reason::Memtables);
+        }
+        commit.unchecked_bytes = 0;
+        Room::Ready
     }
 
     /// Keeps the log within its budget by freezing what pins its oldest segment, however idle that keyspace is.
@@ -312,9 +338,10 @@ impl Core {
         })
     }
 
-    /// Waits until background work made room, at most the stall timeout.
+    /// Waits until background work made some progress. `since`: when the write began to wait; it does so for the
+    /// stall timeout at most, however often background work tries and fails meanwhile.
     #[cold]
-    pub(crate) fn wait_for_room(&self, reason: Reason) -> Result<()> {
+    pub(crate) fn wait_for_room(&self, reason: Reason, since: &mut Option<Duration>) -> Result<()> {
         // Without threads nobody else would find out that there is space again.
         if self.has_threads()
             && let Some(full) = self.health.no_space()
@@ -322,15 +349,16 @@ impl Core {
             return Err(full);
         }
         let start = self.env.clock.now();
+        let since = *since.get_or_insert(start);
         self.emit(&Event::Stall { reason: Some(reason.text()) });
-        let result = self.wait_for_progress(reason);
+        let result = self.wait_for_progress(reason, since);
         let waited = self.env.clock.now().saturating_sub(start);
         self.stats.stall_micros.add(u64::try_from(waited.as_micros()).unwrap_or(u64::MAX));
         self.emit(&Event::Stall { reason: None });
         result
     }
 
-    fn wait_for_progress(&self, reason: Reason) -> Result<()> {
+    fn wait_for_progress(&self, reason: Reason, since: Duration) -> Result<()> {
         let stalled = || {
             Error::new(
                 ErrorKind::Stalled,
@@ -344,6 +372,8 @@ impl Core {
             return Err(self.health.no_space().unwrap_or_else(stalled));
         }
         let mut state = self.state.lock();
+        // Under the lock: whoever stops writes notifies under it, and does so once.
+        self.health.check_writable()?;
         let pending =
             state.running > 0 || state.keyspaces.values().any(|keyspace| !keyspace.view().frozen.is_empty());
         if !pending {
@@ -351,7 +381,9 @@ impl Core {
             return Ok(());
         }
         self.work.notify_all();
-        let timed_out = self.progress.wait_for(&mut state, self.options.stall_timeout);
+        let waited = self.env.clock.now().saturating_sub(since);
+        let patience = self.options.stall_timeout.saturating_sub(waited);
+        let timed_out = patience.is_zero() || self.progress.wait_for(&mut state, patience);
         drop(state);
         self.health.check_writable()?;
         if timed_out { Err(self.health.no_space().unwrap_or_else(stalled)) } else { Ok(()) }

@@ -11,6 +11,9 @@ const BITS_PER_KEY: usize = 12;
 
 const BLOCK_BITS: usize = 512;
 
+/// Largest filter, 16 MiB: a memtable may be allowed to grow to any size, but the filter is paid for beforehand.
+const BLOCKS_MAX: usize = 1 << 18;
+
 /// One cache line.
 #[derive(Debug, Default)]
 #[repr(align(64))]
@@ -30,7 +33,7 @@ struct Probe<'a> {
 impl Filter {
     /// A filter for about this many keys. More may be added; then more absent keys pass.
     pub(super) fn new(keys: usize) -> Filter {
-        let blocks = keys.saturating_mul(BITS_PER_KEY).div_ceil(BLOCK_BITS).clamp(1, u32::MAX as usize);
+        let blocks = keys.saturating_mul(BITS_PER_KEY).div_ceil(BLOCK_BITS).clamp(1, BLOCKS_MAX);
         Filter { blocks: (0..blocks).map(|_| Block::default()).collect() }
     }
 

@@ -11,4 +11,5 @@ mod kill;
 mod leaks;
 mod model;
 mod process;
+mod regressions;
 mod support;

@@ -399,9 +399,10 @@ fn every_failing_call_stops_the_compaction_and_leaves_the_inputs() {
     let is_io = |error: &Error| assert_eq!(error.kind(), ErrorKind::Io, "{error}");
     let calls = survives(OpSet::reads(), Fault::Errno(5), is_io);
     assert!(calls > 20, "{calls} calls that read");
-    let calls =
-        survives([Op::Create, Op::Append, Op::Sync, Op::Finish, Op::SyncDir].into(), Fault::Errno(5), is_io);
+    let calls = survives([Op::Create, Op::Append, Op::Sync, Op::Finish].into(), Fault::Errno(5), is_io);
     assert!(calls > 15, "{calls} calls that write");
+    let is_fatal = |error: &Error| assert_eq!(error.kind(), ErrorKind::Poisoned, "{error}");
+    assert_eq!(survives(Op::SyncDir.into(), Fault::Errno(5), is_fatal), 1);
     let is_full = |error: &Error| assert_eq!(error.kind(), ErrorKind::NoSpace, "{error}");
     survives(
         Op::Append.into(),
@@ -423,7 +424,7 @@ fn every_flipped_bit_and_lost_read_is_corruption() {
 fn an_output_that_cannot_be_removed_is_reported() {
     let world = World::grown(13);
     world.fs.add(FaultRule::new(Op::Remove, Fault::Errno(5)));
-    world.fs.add(FaultRule::new(Op::SyncDir, Fault::Errno(28)));
+    world.fs.add(FaultRule::new(Op::Sync, Fault::Errno(28)));
     let first = world.next_file.get();
     let error = world.run(&world.whole_task()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NoSpace, "the first error is answered");

@@ -82,3 +82,9 @@ fn a_run_counts_its_arrays_and_the_buffers_charged_to_it() {
     large.charge_owner(1 << 20);
     assert!(large.bytes() - small.bytes() - added >= 1 << 20);
 }
+
+#[test]
+fn a_memtable_that_may_grow_to_any_size_starts_small() {
+    assert!(ActiveMemtable::new(1 << 40).bytes() < 32 << 20);
+    assert!(ActiveMemtable::new(usize::MAX).bytes() < 32 << 20);
+}
