@@ -38,8 +38,8 @@ const READY: &str = "about to open";
 /// One write: keyspace (index into `KEYSPACES`), key, value or removal.
 type WriteOp = (usize, String, Option<Vec<u8>>);
 
-/// What the `n`th batch of a thread does, and how durable it is.
-fn nth_batch(thread: u64, n: u64) -> (Vec<WriteOp>, Durability) {
+/// What the `n`th batch of a thread does.
+fn nth_batch(thread: u64, n: u64) -> Vec<WriteOp> {
     let mut random = Random::new(thread << 48 | n);
     let mut writes = Vec::new();
     for _ in 0..random.below(4) {
@@ -52,8 +52,7 @@ fn nth_batch(thread: u64, n: u64) -> (Vec<WriteOp>, Durability) {
     for keyspace in 0..KEYSPACES.len() {
         writes.push((keyspace, format!("{thread}/{LAST}"), Some(n.to_be_bytes().to_vec())));
     }
-    let durability = if random.chance(30) { Durability::Disk } else { Durability::Os };
-    (writes, durability)
+    writes
 }
 
 fn options(seed: u64) -> Options {
@@ -118,28 +117,31 @@ fn child() {
     println!("\n{READY}");
     let db = options(seed).open(database(Path::new(&root))).expect("open");
     let notes = OpenOptions::new().append(true).create(true).open(notes(Path::new(&root))).expect("notes");
+    // Some lives are full of syncs, some go through many flushes and compactions.
+    let disk_percent = *Random::new(!seed).pick(&[0, 1, 5, 50]);
     std::thread::scope(|scope| {
         for thread in 0..THREADS {
             let (db, notes) = (db.clone(), &notes);
-            scope.spawn(move || write_for_ever(&db, notes, thread));
+            scope.spawn(move || write_for_ever(&db, notes, thread, disk_percent));
         }
     });
 }
 
-fn write_for_ever(db: &Db, notes: &File, thread: u64) {
+fn write_for_ever(db: &Db, notes: &File, thread: u64, disk_percent: u64) {
     let keyspaces = KEYSPACES.map(|name| db.keyspace(name).expect("keyspace"));
     let last = last_of(db, thread);
     Note { thread, is_start: true, n: last, seq: db.latest_seq() }.write(notes);
     for n in last + 1.. {
-        let (writes, durability) = nth_batch(thread, n);
         let mut batch = db.batch();
-        for (keyspace, key, value) in writes {
+        for (keyspace, key, value) in nth_batch(thread, n) {
             match value {
                 Some(value) => batch.put(&keyspaces[keyspace], key, value),
                 None => batch.delete(&keyspaces[keyspace], key),
             }
             .expect("within limits");
         }
+        let is_disk = Random::new(n).chance(disk_percent);
+        let durability = if is_disk { Durability::Disk } else { Durability::Os };
         let receipt = batch.commit_with(WriteOptions::new().durability(durability)).expect("commit");
         Note { thread, is_start: false, n, seq: receipt.seq }.write(notes);
         match n % 500 {
@@ -232,7 +234,7 @@ impl Witness {
 
     fn advance(&mut self, thread: u64, to: u64) {
         for n in self.applied[thread as usize] + 1..=to {
-            for (keyspace, key, value) in nth_batch(thread, n).0 {
+            for (keyspace, key, value) in nth_batch(thread, n) {
                 match value {
                     Some(value) => self.states[keyspace].insert(key.into_bytes(), value),
                     None => self.states[keyspace].remove(key.as_bytes()),
@@ -295,7 +297,8 @@ fn every_acknowledged_commit_survives_kill_9() {
     while kills < cycles {
         // A second child right after the first is killed while it recovers, or soon after.
         for _ in 0..1 + random.below(3) {
-            let life_micros = if random.chance(30) { random.below(4_000) } else { random.below(60_000) };
+            let longest_micros = *random.pick(&[4_000, 60_000, 60_000, 400_000]);
+            let life_micros = random.below(longest_micros);
             live_and_die(root.path(), random.next(), Duration::from_micros(life_micros));
             kills += 1;
         }
