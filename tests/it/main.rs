@@ -5,6 +5,7 @@
 #![expect(clippy::disallowed_methods, reason = "tests look at the real system, past the library")]
 
 mod crash;
+mod damage;
 mod examples;
 mod faults;
 mod kill;
