@@ -138,6 +138,12 @@ pub trait AppendFile: Send + Sync {
     /// entry. After an error nothing may be assumed of the file, and a later success does not repair it.
     fn sync(&self) -> io::Result<()>;
 
+    /// Length that the file was given when it was created; 0 if nothing was reserved. From the first successful sync
+    /// on the file is at least so long, whatever crashes, until [`finish`](Self::finish) cuts it.
+    fn reserved(&self) -> u64 {
+        0
+    }
+
     /// Starts writing appended bytes to the device without waiting. A hint.
     fn start_writeback(&self) {}
 

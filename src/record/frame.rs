@@ -51,6 +51,8 @@ pub(crate) enum RecordKind {
     SyncProof = 3,
     /// Manifest edit.
     Edit = 4,
+    /// Nothing: the last record of a log segment, after which the file may be cut.
+    End = 9,
 }
 
 /// Kinds that later versions write: (number, name). Never change.
@@ -65,6 +67,7 @@ impl RecordKind {
             2 => Ok(RecordKind::Batch),
             3 => Ok(RecordKind::SyncProof),
             4 => Ok(RecordKind::Edit),
+            9 => Ok(RecordKind::End),
             other => Err(RESERVED_KINDS.iter().find(|(number, _)| *number == other).map(|(_, name)| *name)),
         }
     }

@@ -9,7 +9,8 @@
 //! | 14 | 2 | zero |
 //! | 16 | 16 | database id |
 //! | 32 | 8 | number of the file |
-//! | 40 | 16 | zero |
+//! | 40 | 8 | bytes reserved: the file is never shorter, unless its last record is an end; 0 = says nothing |
+//! | 48 | 8 | zero |
 //! | 56 | 8 | xxh3-64 of the bytes before |
 //!
 //! Valid iff magic and checksum match. Magic, place and meaning of the version and of the checksum never change, so
@@ -41,12 +42,14 @@ pub(crate) struct FileHeader {
     pub(crate) db: DbId,
     /// Its number (of a segment, of a manifest copy).
     pub(crate) number: u64,
+    /// Length that it was given before it was written; 0 for none.
+    pub(crate) reserved: u64,
 }
 
 impl FileHeader {
     /// Header of a file of this version.
     pub(crate) fn new(tag: FileTag, db: DbId, number: u64) -> FileHeader {
-        FileHeader { tag, version: FORMAT_VERSION, db, number }
+        FileHeader { tag, version: FORMAT_VERSION, db, number, reserved: 0 }
     }
 
     /// The bytes on disk.
@@ -57,6 +60,7 @@ impl FileHeader {
         bytes[12] = self.tag as u8;
         bytes[16..32].copy_from_slice(&self.db.to_le_bytes());
         bytes[32..40].copy_from_slice(&self.number.to_le_bytes());
+        bytes[40..48].copy_from_slice(&self.reserved.to_le_bytes());
         let sum = plain(&bytes[..CHECKSUM_OFFSET]);
         bytes[CHECKSUM_OFFSET..].copy_from_slice(&sum.to_le_bytes());
         bytes
@@ -89,7 +93,7 @@ fn decode_fields(path: &Path, body: &[u8], tag: FileTag) -> Option<Result<FileHe
     let kind = reader.u8()?;
     let transform = reader.u8()?;
     reader.u16()?;
-    let (db, number) = (reader.u128()?, reader.u64()?);
+    let (db, number, reserved) = (reader.u128()?, reader.u64()?, reader.u64()?);
     Some(if version > FORMAT_VERSION {
         Err(unsupported(path, format!("format version {version}, this code reads up to {FORMAT_VERSION}")))
     } else if transform != 0 {
@@ -98,7 +102,7 @@ fn decode_fields(path: &Path, body: &[u8], tag: FileTag) -> Option<Result<FileHe
         let expected = format!("kind of file {} of version 1 to {FORMAT_VERSION}", tag as u8);
         Err(corrupt(path, expected, format!("kind {kind}, version {version}")))
     } else {
-        Ok(FileHeader { tag, version, db, number })
+        Ok(FileHeader { tag, version, db, number, reserved })
     })
 }
 

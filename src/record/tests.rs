@@ -404,7 +404,7 @@ fn used_len_is_the_place_after_the_last_nonzero_byte() {
 
 #[test]
 fn headers_round_trip_and_every_flip_is_refused() {
-    let header = FileHeader::new(FileTag::Log, 0x0123_4567_89ab_cdef, 42);
+    let header = FileHeader { reserved: 4096, ..FileHeader::new(FileTag::Log, 0x0123_4567_89ab_cdef, 42) };
     let bytes = header.encode();
     let decode = |bytes: &[u8]| FileHeader::decode(Path::new(PATH), bytes, FileTag::Log);
     assert_eq!(decode(&bytes).unwrap(), header);

@@ -7,6 +7,9 @@
 //!
 //! Every record carries the offset known durable when it was built (see `record`). When a log falls idle, and at
 //! close, a record that says nothing else is added, so that only the last sync group is without such proof.
+//!
+//! The header of a segment says how long its file was made, and that length is durable before any record is. A file
+//! that is shorter without a record that ends it was cut by somebody else, even if the cut is between two records.
 
 use super::link::{self, LINK_BYTES, Predecessor};
 use super::segment::{LogOptions, Prepared, Segment, prepare, segment_path};
@@ -45,6 +48,8 @@ enum State {
     /// The next append goes into a new segment.
     #[cfg_attr(not(test), expect(dead_code, reason = "tests seal by hand"))]
     Sealed,
+    /// As `Sealed`, because the record that ends it is written.
+    Ended,
     /// As `Sealed`, and the file has undefined bytes after its valid length.
     Torn,
 }
@@ -234,7 +239,7 @@ impl Log {
             self.rotate()?;
         }
         self.sync_active()?;
-        if self.write_proof()? {
+        if self.write_end()? || self.write_proof()? {
             self.sync_active()?;
         }
         self.retire()?;
@@ -277,11 +282,31 @@ impl Log {
         let Some(active) = &self.active else { return false };
         let len = active.segment.len();
         let end = len.saturating_add(encoded_len(len, payload_bytes));
+        // The record that ends the segment is to find its room reserved, even on a full disk.
+        let end = end.saturating_add(encoded_len(end, 0));
         active.state == State::Open && (end <= self.options.segment_bytes || len == active.empty_len)
+    }
+
+    /// Adds the record that ends the active segment, where its file is to be cut: without it a reader takes a file
+    /// shorter than its header says for one that lost commits. Says whether it did; then the caller syncs.
+    fn write_end(&mut self) -> Result<bool> {
+        let last_seq = self.last_seq;
+        let Some(active) = &mut self.active else { return Ok(false) };
+        let is_due = !matches!(active.state, State::Ended | State::Torn) && active.segment.is_cut_by_finish();
+        if !is_due {
+            return Ok(false);
+        }
+        let result = active.write(RecordKind::End, (0, 0), last_seq, &[], &mut Vec::new());
+        if result.is_ok() {
+            active.state = State::Ended;
+        }
+        self.remember(result)?;
+        Ok(true)
     }
 
     /// Goes on in a new segment.
     fn rotate(&mut self) -> Result<()> {
+        self.write_end()?;
         self.sync_active()?;
         self.retire()?;
         let segment = self.new_segment()?.into_segment(self.last_seq);
@@ -388,7 +413,7 @@ impl Active {
             return Err(error);
         }
         self.proven = synced_upto;
-        if kind != RecordKind::SyncProof {
+        if !matches!(kind, RecordKind::SyncProof | RecordKind::End) {
             self.content_end = self.segment.len();
         }
         Ok(())

@@ -106,8 +106,16 @@ impl SegmentFile {
         let mut reader = self.reader(&bytes);
         match reader.next()? {
             Some(record) => self.link(&record).map(Content::Linked),
-            None => Ok(Content::Nothing { dropped_bytes: reader.tail().dropped_bytes }),
+            None => self.nothing(&head, reader.tail().dropped_bytes),
         }
+    }
+
+    /// Without records the length may not be durable yet; with a part of one it was.
+    fn nothing(&self, head: &[u8], dropped_bytes: u64) -> Result<Content> {
+        if dropped_bytes > 0 {
+            self.check_uncut(head)?;
+        }
+        Ok(Content::Nothing { dropped_bytes })
     }
 
     /// Reads all batches. `end` is what the next segment's link says of this one: then every byte up to there must
@@ -127,13 +135,22 @@ impl SegmentFile {
         };
         let mut last_seq = self.link(&first)?.map_or(0, |predecessor| predecessor.last_seq);
         let mut batches = Vec::with_capacity(bytes.len() / RECORD_BYTES_GUESS);
+        let mut is_ended = false;
         while let Some(record) = reader.next()? {
+            if is_ended {
+                return Err(self.damage(
+                    record.offset,
+                    "nothing after the end",
+                    format!("{:?}", record.meta),
+                ));
+            }
             match record.meta.kind {
                 RecordKind::Batch => {
                     last_seq = self.check_order(&record, last_seq)?;
                     batches.push(self.batch(record, &bytes)?);
                 }
                 RecordKind::SyncProof => {}
+                RecordKind::End => is_ended = true,
                 RecordKind::Link | RecordKind::Edit => {
                     let found = format!("{:?}", record.meta.kind);
                     return Err(self.damage(record.offset, "a batch or a proof of sync", found));
@@ -141,8 +158,10 @@ impl SegmentFile {
             }
         }
         let tail = reader.tail();
-        if let Some(end) = end {
-            self.check_end(end, tail.valid_len, last_seq)?;
+        match end {
+            Some(end) => self.check_end(end, tail.valid_len, last_seq)?,
+            None if is_ended => {}
+            None => self.check_uncut(&bytes)?,
         }
         Ok(ReplayedSegment {
             number: self.number,
@@ -218,6 +237,17 @@ impl SegmentFile {
         if last_seq != end.last_seq {
             let expected = format!("last sequence number {}, as the next segment says", end.last_seq);
             return Err(self.damage(valid_len, expected, format!("{last_seq}")));
+        }
+        Ok(())
+    }
+
+    /// No crash makes the file shorter than its header says: what is missing was cut off, who knows with how many
+    /// commits.
+    fn check_uncut(&self, head: &[u8]) -> Result<()> {
+        let reserved = FileHeader::decode(&self.path, head, FileTag::Log)?.reserved;
+        if self.len < reserved {
+            let expected = format!("{reserved} bytes, as its header says, or a record that ends the segment");
+            return Err(self.damage(self.len, expected, format!("{} bytes", self.len)));
         }
         Ok(())
     }

@@ -147,6 +147,11 @@ impl Segment {
         Ok(())
     }
 
+    /// Whether giving back the reserved tail makes the file shorter than its header promises.
+    pub(super) fn is_cut_by_finish(&self) -> bool {
+        self.len() < self.file.reserved()
+    }
+
     /// Gives back the reserved tail; nothing is appended or synced after it.
     pub(super) fn finish(&self) -> Result<()> {
         let _turn = self.turn.lock();
@@ -216,7 +221,9 @@ pub(crate) fn prepare(
     let path = segment_path(dir, number);
     let how = AppendOptions { preallocate: options.segment_bytes, mapped: options.mapped, uncached: false };
     let file = env.fs.create(&path, how).map_err(|error| Error::io("create", &path, error))?;
-    let header = FileHeader::new(FileTag::Log, db, number).encode();
+    // Durable together with the length itself, so from then on a shorter file was cut by somebody else.
+    let reserved = file.reserved();
+    let header = FileHeader { reserved, ..FileHeader::new(FileTag::Log, db, number) }.encode();
     if let Err(error) = write_header(env, dir, &path, &*file, &header) {
         drop(file);
         return Err(abandon(env, &path, error));

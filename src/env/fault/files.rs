@@ -52,6 +52,10 @@ impl AppendFile for FaultAppend {
         self.plan.run_or_skip(Op::Sync, &[&self.path], || self.inner.sync())
     }
 
+    fn reserved(&self) -> u64 {
+        self.inner.reserved()
+    }
+
     fn start_writeback(&self) {
         self.inner.start_writeback();
     }

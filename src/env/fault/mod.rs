@@ -203,8 +203,9 @@ impl Fs for FaultFs {
             return create(options);
         }
         let fault = self.plan.meet(Op::Preallocate, &[path]);
-        let reserve = !matches!(fault, Some(Fault::Error(_) | Fault::Errno(_)));
-        // Where reserving fails, the file is there already and stays behind, empty.
+        // Where reserving fails, the file is there already and stays behind, empty; skipped, it is as on a file system
+        // that cannot reserve.
+        let reserve = !matches!(fault, Some(Fault::Error(_) | Fault::Errno(_) | Fault::Skip));
         let preallocate = if reserve { options.preallocate } else { 0 };
         let file = create(AppendOptions { preallocate, ..options })?;
         befall(fault, || Ok(file))

@@ -220,6 +220,9 @@ fn a_failed_reservation_leaves_an_empty_file() {
     let options = AppendOptions { preallocate: 4096, ..AppendOptions::default() };
     assert!(fs.create(path("/a"), options).is_err());
     assert_eq!(disk.read_file(path("/a")).unwrap(), b"");
-    fs.create(path("/b"), options).unwrap();
-    assert_eq!(disk.read_file(path("/b")).unwrap(), [0; 4096]);
+    let file = fs.create(path("/b"), options).unwrap();
+    assert_eq!((disk.read_file(path("/b")).unwrap(), file.reserved()), (vec![0; 4096], 4096));
+    fs.add(FaultRule::new(Op::Preallocate, Fault::Skip));
+    let file = fs.create(path("/c"), options).unwrap();
+    assert_eq!((disk.read_file(path("/c")).unwrap(), file.reserved()), (vec![], 0));
 }

@@ -47,6 +47,7 @@ impl Drop for Handle {
 /// A file being written.
 pub(super) struct MemAppend {
     handle: Handle,
+    reserved: u64,
     appended: AtomicU64,
     /// Why nothing can be appended any more.
     closed: OnceLock<(io::ErrorKind, &'static str)>,
@@ -55,7 +56,7 @@ pub(super) struct MemAppend {
 impl MemAppend {
     pub(super) fn create(disk: &Shared, path: &Path, preallocate: u64) -> io::Result<MemAppend> {
         let handle = Handle::open(disk, path, HandleKind::Append, |disk| disk.create(path, preallocate))?;
-        Ok(MemAppend { handle, appended: AtomicU64::new(0), closed: OnceLock::new() })
+        Ok(MemAppend { handle, reserved: preallocate, appended: AtomicU64::new(0), closed: OnceLock::new() })
     }
 }
 
@@ -74,6 +75,10 @@ impl AppendFile for MemAppend {
 
     fn len(&self) -> u64 {
         self.appended.load(Ordering::Acquire)
+    }
+
+    fn reserved(&self) -> u64 {
+        self.reserved
     }
 
     fn sync(&self) -> io::Result<()> {

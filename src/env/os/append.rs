@@ -58,6 +58,8 @@ struct Tail {
 pub(super) struct OsAppendFile {
     file: File,
     uncached: bool,
+    /// Length given at creation.
+    reserved: u64,
     tail: Mutex<Tail>,
     /// Bytes appended, for those who do not hold the tail.
     len: AtomicU64,
@@ -74,6 +76,7 @@ impl OsAppendFile {
         let writer = Writer::new(&file, options.preallocate, options.mapped)?;
         Ok(OsAppendFile {
             uncached: options.uncached && !writer.is_mapped(),
+            reserved: writer.reserved(),
             file,
             tail: Mutex::new(Rank::Device, Tail { writer, state: State::Open, forgotten: 0 }),
             len: AtomicU64::new(0),
@@ -156,6 +159,10 @@ impl AppendFile for OsAppendFile {
     #[inline]
     fn len(&self) -> u64 {
         self.len.load(Ordering::Acquire)
+    }
+
+    fn reserved(&self) -> u64 {
+        self.reserved
     }
 
     fn sync(&self) -> io::Result<()> {

@@ -91,6 +91,11 @@ impl Writer {
         self.len
     }
 
+    /// The file's length in the file system as far as it was reserved.
+    pub(super) fn reserved(&self) -> u64 {
+        self.reserved
+    }
+
     /// Whether a store into a window failed.
     pub(super) fn is_poisoned(&self) -> bool {
         self.poisoned

@@ -111,6 +111,14 @@ impl Disk {
         self.edit(name, |file| damage(&mut file.bytes));
     }
 
+    /// Makes the file, reserved tail included, this long.
+    pub(super) fn cut(&self, name: &str, len: usize) {
+        self.edit(name, |file| {
+            file.bytes.resize(len, 0);
+            file.reserved = 0;
+        });
+    }
+
     pub(super) fn delete(&self, name: &str) {
         self.state().files.remove(&super::dir().join(name)).unwrap();
     }
@@ -166,6 +174,10 @@ impl AppendFile for Handle {
 
     fn len(&self) -> u64 {
         self.disk.state().file(&self.path).unwrap().bytes.len() as u64
+    }
+
+    fn reserved(&self) -> u64 {
+        self.disk.state().file(&self.path).unwrap().reserved
     }
 
     fn sync(&self) -> io::Result<()> {
