@@ -2,7 +2,7 @@
 //! they may show.
 
 use crate::support::Map;
-use esker::env::{CrashMode, Env, MemFs};
+use esker::env::{CrashMode, Env, Fault, FaultFs, FaultRule, Fs, MemFs, Op};
 use esker::{Compression, Db, Durability, FilterKind, KeyspaceOptions, Options, ReadMode, WriteOptions};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -46,7 +46,9 @@ pub struct Subject {
     /// So many of them were synced, and a later record says so.
     pub proven: usize,
     /// So many zeros may be at the end of a record: those over several blocks end in a small number.
-    zeros_max: u64,
+    pub zeros_max: u64,
+    /// Whether the segments of its log have their length from the beginning.
+    pub reserves: bool,
     /// Earlier contents of files, and how many of the logged commits there were then.
     pub stale: Vec<(usize, Files)>,
 }
@@ -59,12 +61,14 @@ pub enum Kind {
     Unproven,
     /// Left after the log had been idle.
     Proven,
+    /// As `Unproven`, on a file system that cannot reserve space: nothing tells how long its log was.
+    Unreserved,
     /// With records that cross the log's blocks.
     Wide,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 4] = [Kind::Clean, Kind::Unproven, Kind::Proven, Kind::Wide];
+    pub const ALL: [Kind; 5] = [Kind::Clean, Kind::Unproven, Kind::Proven, Kind::Unreserved, Kind::Wide];
 }
 
 fn keyspace(compression: Compression, filter: FilterKind) -> KeyspaceOptions {
@@ -100,6 +104,16 @@ fn key(number: u32) -> Vec<u8> {
     format!("key{number:02}").into_bytes()
 }
 
+/// What the database is built on.
+fn file_system(kind: Kind, fs: Arc<MemFs>) -> Arc<dyn Fs> {
+    if kind != Kind::Unreserved {
+        return fs;
+    }
+    let fs = FaultFs::new(fs);
+    fs.add(FaultRule::new(Op::Preallocate, Fault::Skip));
+    Arc::new(fs)
+}
+
 /// The database while it is being built.
 struct Builder {
     fs: Arc<MemFs>,
@@ -114,7 +128,7 @@ struct Builder {
 impl Builder {
     fn new(kind: Kind, id: u64) -> Builder {
         let fs = Arc::new(MemFs::new());
-        let env = Env::simulated(fs.clone(), id);
+        let env = Env::simulated(file_system(kind, fs.clone()), id);
         let segment_bytes = if kind == Kind::Wide { 160 << 10 } else { 4096 };
         let options = options(&env, ReadMode::Mmap).wal_segment_bytes(segment_bytes);
         let db = options.clone().open(DIR).expect("create");
@@ -203,7 +217,26 @@ pub fn used_len(bytes: &[u8]) -> usize {
 type Files = Vec<(PathBuf, Vec<u8>)>;
 
 /// Bytes of the header of a log segment.
-const HEADER_BYTES: usize = 64;
+pub const HEADER_BYTES: usize = 64;
+
+/// Where header and records of a log segment end, read by the layout in docs/format.md and not by the engine. A record
+/// is one fragment or several, each with a header that has its length and its part; none crosses a block.
+pub fn record_ends(bytes: &[u8]) -> impl Iterator<Item = usize> {
+    const BLOCK_BYTES: usize = 32 << 10;
+    const FRAGMENT_HEADER_BYTES: usize = 32;
+    const FULL_OR_LAST: [u8; 2] = [1, 4];
+    let mut ends = vec![HEADER_BYTES];
+    let mut at = HEADER_BYTES;
+    while let Some(header) = bytes.get(at..at + FRAGMENT_HEADER_BYTES).filter(|header| header[10] != 0) {
+        at += FRAGMENT_HEADER_BYTES + usize::from(u16::from_le_bytes([header[8], header[9]]));
+        if FULL_OR_LAST.contains(&header[10]) {
+            ends.push(at);
+        }
+        let left = BLOCK_BYTES - at % BLOCK_BYTES;
+        at += if left < FRAGMENT_HEADER_BYTES { left } else { 0 };
+    }
+    ends.into_iter()
+}
 
 fn is_segment(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "wal")
@@ -256,6 +289,7 @@ impl Subject {
             Kind::Clean => "clean",
             Kind::Unproven => "unproven",
             Kind::Proven => "proven",
+            Kind::Unreserved => "unreserved",
             Kind::Wide => "wide",
         };
         if kind == Kind::Clean {
@@ -263,7 +297,8 @@ impl Subject {
         }
         let fs = builder.fs.crash_clone(1, CrashMode::ProcessKill);
         let zeros_max = if kind == Kind::Wide { 8 } else { 0 };
-        Subject { name, fs, states, logged, proven, zeros_max, stale }
+        let reserves = kind != Kind::Unreserved;
+        Subject { name, fs, states, logged, proven, zeros_max, reserves, stale }
     }
 
     /// A copy to damage.
