@@ -23,6 +23,7 @@ mod open;
 mod options;
 mod pipeline;
 mod read;
+mod replayed;
 mod run_iter;
 mod snapshot;
 mod stall;

@@ -14,26 +14,20 @@ use super::keyspace::{Frozen, KeyspaceCore, View};
 use super::obsolete::Garbage;
 use super::options::{KeyspaceOptions, Options, ReadMode, ResolvedOptions};
 use super::pipeline::Pipeline;
+use super::replayed::{self, Memtables, Replayed};
 use super::snapshot::Registry;
 use super::stall::Stall;
 use super::stats::Counters;
 use super::tables::{Tables, parse_table_name};
 use crate::base::error::{Error, ErrorKind, Result};
-use crate::base::key::Trailer;
 use crate::base::random::SplitMix64;
-use crate::base::slice::Slice;
 use crate::base::sync::{Condvar, Mutex, Rank};
 use crate::base::types::{DbId, FileNo, KeyspaceId, SegmentNo, SeqNo};
 use crate::cache::BlockCache;
 use crate::env::{DirEntry, Env, FileLock, JoinHandle, OsFs};
 use crate::manifest::{Edit, Manifest, Version, is_manifest_file};
-use crate::memtable::{ActiveMemtable, Memtable, RunEntry};
-use crate::wal::{
-    Log, LogOptions, LogStart, Replay, ReplayedBatch, ReplayedSegment, ops, parse_segment_name, replay,
-    sync_segments,
-};
-use rayon::ThreadPool;
-use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
+use crate::memtable::ActiveMemtable;
+use crate::wal::{Log, LogOptions, LogStart, parse_segment_name, sync_segments};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -48,9 +42,9 @@ struct Recovered {
     manifest: Manifest,
     version: Version,
     log: LogStart,
-    replay: Option<Replay>,
+    replay: Option<Replayed>,
     /// What the log holds and no table does.
-    memtables: Replayed,
+    memtables: Memtables,
     /// Files that nothing names.
     orphans: Vec<PathBuf>,
     next_file: FileNo,
@@ -192,7 +186,7 @@ fn find(env: &Env, dir: &Path) -> Result<Option<Recovered>> {
             version,
             log,
             replay: None,
-            memtables: Replayed::new(),
+            memtables: Memtables::new(),
             orphans,
             next_file,
             damaged: Vec::new(),
@@ -224,8 +218,7 @@ fn recover(env: &Env, dir: &Path) -> Result<Recovered> {
         .thread_name(|index| format!("esker-replay-{index}"))
         .build()
         .ok();
-    let replay = replay(env, dir, version.db, version.log_number, pool.as_ref())?;
-    let memtables = replayed_memtables(&version, &replay, pool.as_ref())?;
+    let (replay, memtables) = replayed::read(env, dir, &version, pool.as_ref())?;
     let entries = list(env, dir)?;
     let dead = [&replay.unused[..], &replay.obsolete[..]].concat();
     let orphans = orphans(dir, &version, &dead, &entries);
@@ -280,7 +273,7 @@ fn create(env: &Env, options: &Options, dir: &Path) -> Result<Recovered> {
         version,
         log,
         replay: None,
-        memtables: Replayed::new(),
+        memtables: Memtables::new(),
         orphans: Vec::new(),
         next_file: 1,
         damaged: Vec::new(),
@@ -335,11 +328,9 @@ fn build(
         garbage.add_files(found.orphans);
     }
     if let Some(replay) = &found.replay {
-        let batches =
-            replay.segments.iter().fold(0u64, |sum, one| sum.saturating_add(one.batches.len() as u64));
         let manifest_dropped_bytes = found.manifest_dropped_bytes;
         health.emit(&Event::Recovered {
-            batches,
+            batches: replay.batches,
             dropped_bytes: replay.dropped_bytes,
             manifest_dropped_bytes,
         });
@@ -393,7 +384,7 @@ fn heal(health: &Health, found: &mut Recovered) -> Result<()> {
     Ok(())
 }
 
-fn last_sequence(version: &Version, replay: Option<&Replay>) -> SeqNo {
+fn last_sequence(version: &Version, replay: Option<&Replayed>) -> SeqNo {
     let tables =
         version.keyspaces.values().flat_map(|record| record.tree.tables()).map(|table| table.seq_max);
     let flushed = version.keyspaces.values().map(|record| record.flushed_seq);
@@ -401,83 +392,12 @@ fn last_sequence(version: &Version, replay: Option<&Replay>) -> SeqNo {
     tables.chain(flushed).fold(version.last_seq.max(logged), SeqNo::max)
 }
 
-type Replayed = BTreeMap<KeyspaceId, Frozen>;
-
-/// The replayed entries that are in no table yet, as one sorted memtable per keyspace.
-fn replayed_memtables(version: &Version, replay: &Replay, pool: Option<&ThreadPool>) -> Result<Replayed> {
-    let collect = |segment: &ReplayedSegment| collect_segment(version, segment);
-    let found: Vec<Entries> = match pool {
-        Some(pool) => pool.install(|| replay.segments.par_iter().map(collect).collect::<Result<_>>())?,
-        None => replay.segments.iter().map(collect).collect::<Result<_>>()?,
-    };
-    let mut lists: BTreeMap<KeyspaceId, (Vec<Vec<RunEntry>>, SegmentNo)> = BTreeMap::new();
-    for (segment, found) in replay.segments.iter().zip(found) {
-        for (id, list) in found {
-            lists.entry(id).or_insert_with(|| (Vec::new(), segment.number)).0.push(list);
-        }
-    }
-    let total: usize = replay.segments.iter().map(|segment| segment.bytes.len()).sum();
-    let share = total.checked_div(lists.len()).unwrap_or(0);
-    let memtables = lists.into_iter().map(|(id, (lists, first_segment))| {
-        let memtable = Memtable::from_lists(lists, pool);
-        memtable.charge_owner(share);
-        (id, Frozen { memtable, last_seq: replay.last_seq, first_segment: Some(first_segment) })
-    });
-    Ok(memtables.collect())
-}
-
-type Entries = BTreeMap<KeyspaceId, Vec<RunEntry>>;
-
-fn collect_segment(version: &Version, segment: &ReplayedSegment) -> Result<Entries> {
-    let mut entries = Entries::new();
-    for batch in &segment.batches {
-        collect_batch(version, segment, batch, &mut entries)?;
-    }
-    Ok(entries)
-}
-
-fn collect_batch(
-    version: &Version,
-    segment: &ReplayedSegment,
-    batch: &ReplayedBatch,
-    entries: &mut Entries,
-) -> Result<()> {
-    let path = &segment.path;
-    let mut seq = batch.first_seq;
-    for op in ops(&batch.payload).map_err(|error| error.into_error(path, batch.offset))? {
-        let op = op.map_err(|error| error.into_error(path, batch.offset))?;
-        let this = seq;
-        seq = seq.saturating_add(1);
-        let Some(record) = version.keyspaces.get(&op.keyspace) else {
-            if op.keyspace.0 >= version.next_keyspace {
-                let found = format!("keyspace {}", op.keyspace.0);
-                return Err(Error::corrupt(path, batch.offset, "a keyspace of the manifest", found));
-            }
-            // Dropped since.
-            continue;
-        };
-        if this <= record.flushed_seq {
-            continue;
-        }
-        let key = part(&batch.payload, op.key_start, op.key.len());
-        let value = part(&batch.payload, op.value_start, op.value.len());
-        let entry = RunEntry { key, trailer: Trailer::new(this, op.kind), value };
-        entries.entry(op.keyspace).or_default().push(entry);
-    }
-    Ok(())
-}
-
-/// Part of a payload, sharing its memory.
-fn part(payload: &Slice, start: usize, len: usize) -> Slice {
-    payload.subslice(start, len).unwrap_or_else(|| Slice::copy_from(b""))
-}
-
 type Keyspaces = BTreeMap<KeyspaceId, Arc<KeyspaceCore>>;
 
 fn keyspaces(
     version: &Version,
     resolved: &ResolvedOptions,
-    mut replayed: Replayed,
+    mut replayed: Memtables,
 ) -> Result<(Keyspaces, BTreeMap<KeyspaceId, Active>)> {
     let mut cores = BTreeMap::new();
     let mut actives = BTreeMap::new();

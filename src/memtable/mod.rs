@@ -15,7 +15,7 @@ mod tests;
 
 pub(crate) use entry::Place;
 pub(crate) use list::{ActiveMemtable, ListIter};
-pub(crate) use run::{RunEntry, RunIter, SortedRun};
+pub(crate) use run::{RunIter, RunList, SortedRun};
 
 use crate::base::error::Result;
 use crate::base::iter::InternalIter;
@@ -37,7 +37,7 @@ pub(crate) enum Memtable {
 impl Memtable {
     /// A memtable of the entries of these lists, in any order; they are sorted, on the threads of the pool if there is
     /// one.
-    pub(crate) fn from_lists(lists: Vec<Vec<RunEntry>>, pool: Option<&ThreadPool>) -> Memtable {
+    pub(crate) fn from_lists(lists: Vec<RunList>, pool: Option<&ThreadPool>) -> Memtable {
         Memtable::Run(Arc::new(SortedRun::new(lists, pool)))
     }
 

@@ -4,40 +4,129 @@
 //! that all keys of the run share. A search bisects these words, eight to a cache line, and compares whole keys
 //! only among equal ones.
 
+use super::entry::Place;
 use super::filter::Filter;
 use crate::base::checksum::key_hash;
-use crate::base::error::Result;
+use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::iter::InternalIter;
 use crate::base::key::{KeyRef, Trailer};
 use crate::base::slice::Slice;
 use crate::base::types::SeqNo;
 use rayon::ThreadPool;
+use rayon::iter::{IntoParallelIterator, ParallelIterator};
 use rayon::slice::ParallelSliceMut;
 use std::cmp::Ordering as Order;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// An entry of a run.
-#[derive(Debug, Clone)]
-pub(crate) struct RunEntry {
-    /// User key.
-    pub(crate) key: Slice,
-    /// Version and kind.
-    pub(crate) trailer: Trailer,
-    /// Value; empty for kinds without one.
-    pub(crate) value: Slice,
+/// An entry: its version, and where its bytes are. Names its buffer by number, so that half a million entries of one
+/// log segment cost no reference count.
+#[derive(Debug, Clone, Copy)]
+struct RunEntry {
+    trailer: Trailer,
+    owner: u32,
+    key_start: u32,
+    key_len: u32,
+    value_start: u32,
+    value_len: u32,
 }
 
-impl RunEntry {
+/// Entries in any order, on their way into a run.
+#[derive(Debug, Default)]
+pub(crate) struct RunList {
+    owners: Vec<Arc<[u8]>>,
+    entries: Vec<RunEntry>,
+    /// Length of the prefix that all keys share.
+    shared_len: usize,
+}
+
+impl RunList {
+    /// Adds an entry whose bytes are in `owner`, which the list keeps alive. The error says that the place is not
+    /// inside the buffer; then nothing was added. Cheapest when entries of one buffer follow each other.
+    pub(crate) fn push(&mut self, owner: &Arc<[u8]>, place: Place, trailer: Trailer) -> Result<()> {
+        let entry = self.checked(owner, place, trailer).ok_or_else(|| {
+            Error::new(ErrorKind::InvalidArgument, "an entry reaches outside of its buffer or limits")
+        })?;
+        let is_last = self.owners.last().is_some_and(|last| Arc::ptr_eq(last, owner));
+        if !is_last {
+            self.owners.push(Arc::clone(owner));
+        }
+        self.shared_len = match self.entries.is_empty() {
+            true => place.key_len,
+            false => shared_prefix_len(self.shared_prefix(), self.user(&entry)),
+        };
+        self.entries.push(entry);
+        Ok(())
+    }
+
+    /// What all keys begin with.
+    fn shared_prefix(&self) -> &[u8] {
+        self.entries.first().map_or(&[], |first| self.part(first.owner, first.key_start, self.shared_len))
+    }
+
+    /// The entry as it will be once `owner` is the last of the list's.
+    fn checked(&self, owner: &Arc<[u8]>, place: Place, trailer: Trailer) -> Option<RunEntry> {
+        let is_last = self.owners.last().is_some_and(|last| Arc::ptr_eq(last, owner));
+        let Place { key_start, key_len, value_start, value_len } = place;
+        if key_start.checked_add(key_len)?.max(value_start.checked_add(value_len)?) > owner.len() {
+            return None;
+        }
+        Some(RunEntry {
+            trailer,
+            owner: u32::try_from(self.owners.len().checked_sub(usize::from(is_last))?).ok()?,
+            key_start: u32::try_from(key_start).ok()?,
+            key_len: u32::try_from(key_len).ok()?,
+            value_start: u32::try_from(value_start).ok()?,
+            value_len: u32::try_from(value_len).ok()?,
+        })
+    }
+}
+
+/// Reading entries by their buffers.
+trait Buffers {
+    fn owners(&self) -> &[Arc<[u8]>];
+
     #[inline]
-    fn key(&self) -> KeyRef<'_> {
-        KeyRef::new(&self.key, self.trailer)
+    fn part(&self, owner: u32, start: u32, len: usize) -> &[u8] {
+        let start = start as usize;
+        let owner = self.owners().get(owner as usize);
+        owner.and_then(|owner| owner.get(start..start.wrapping_add(len))).unwrap_or_default()
+    }
+
+    #[inline]
+    fn user(&self, entry: &RunEntry) -> &[u8] {
+        self.part(entry.owner, entry.key_start, entry.key_len as usize)
+    }
+
+    #[inline]
+    fn key(&self, entry: &RunEntry) -> KeyRef<'_> {
+        KeyRef::new(self.user(entry), entry.trailer)
+    }
+
+    #[inline]
+    fn value(&self, entry: &RunEntry) -> &[u8] {
+        self.part(entry.owner, entry.value_start, entry.value_len as usize)
+    }
+
+    #[inline]
+    fn value_slice(&self, entry: &RunEntry) -> Slice {
+        let owner = self.owners().get(entry.owner as usize);
+        owner
+            .and_then(|owner| Slice::part(owner, entry.value_start as usize, entry.value_len as usize))
+            .unwrap_or_else(|| Slice::copy_from(&[]))
+    }
+}
+
+impl Buffers for RunList {
+    fn owners(&self) -> &[Arc<[u8]>] {
+        &self.owners
     }
 }
 
 /// The immutable run. Internal keys are unique and ascend.
 #[derive(Debug)]
 pub(crate) struct SortedRun {
+    owners: Box<[Arc<[u8]>]>,
     entries: Box<[RunEntry]>,
     /// Length of the prefix that all keys share.
     shared_len: usize,
@@ -48,24 +137,29 @@ pub(crate) struct SortedRun {
     owner_bytes: AtomicUsize,
 }
 
+impl Buffers for SortedRun {
+    #[inline]
+    fn owners(&self) -> &[Arc<[u8]>] {
+        &self.owners
+    }
+}
+
 impl SortedRun {
     /// Makes a run of the entries of all lists; sorts them, on the threads of the pool if there is one. Of equal
     /// internal keys the first stays.
-    pub(super) fn new(lists: Vec<Vec<RunEntry>>, pool: Option<&ThreadPool>) -> SortedRun {
-        let filter = Filter::new(lists.iter().map(Vec::len).sum());
-        let seqs = || lists.iter().flatten().map(|entry| entry.trailer.seq());
-        let seqs = seqs().min().zip(seqs().max());
-        let Sorted { entries, words, shared_len } = match pool {
-            Some(pool) => {
-                pool.install(|| sort(lists, &filter, |heads, order| heads.par_sort_unstable_by(order)))
-            }
-            None => sort(lists, &filter, |heads, order| heads.sort_unstable_by(order)),
-        };
+    pub(super) fn new(lists: Vec<RunList>, pool: Option<&ThreadPool>) -> SortedRun {
+        let unsorted = Unsorted::new(lists);
+        let filter = Filter::new(unsorted.len);
+        let heads = unsorted.sorted_heads(&filter, pool);
         SortedRun {
-            entries: entries.into_boxed_slice(),
-            words: words.into_boxed_slice(),
-            seqs,
-            shared_len,
+            entries: map(pool, heads.len(), |at| heads.get(at).and_then(|head| unsorted.moved(head)))
+                .into_iter()
+                .flatten()
+                .collect(),
+            words: heads.iter().map(|head| (head.bytes >> 64) as u64).collect(),
+            seqs: unsorted.seq_range(),
+            shared_len: unsorted.shared_len,
+            owners: unsorted.into_owners(),
             filter,
             owner_bytes: AtomicUsize::new(0),
         }
@@ -82,7 +176,7 @@ impl SortedRun {
             return None;
         }
         let entry = self.entries.get(self.lower_bound(KeyRef::new(key, Trailer::search(seq))))?;
-        (entry.key == *key).then(|| (entry.trailer, entry.value.clone()))
+        (self.user(entry) == key).then(|| (entry.trailer, self.value_slice(entry)))
     }
 
     /// Number of entries.
@@ -94,6 +188,7 @@ impl SortedRun {
     pub(super) fn bytes(&self) -> usize {
         size_of_val(&*self.entries)
             .saturating_add(size_of_val(&*self.words))
+            .saturating_add(size_of_val(&*self.owners))
             .saturating_add(self.filter.bytes())
             .saturating_add(size_of::<SortedRun>())
             .saturating_add(self.owner_bytes.load(Ordering::Relaxed))
@@ -118,7 +213,7 @@ impl SortedRun {
     /// false for every key above.
     fn partition(&self, target: KeyRef<'_>, before: impl Fn(KeyRef<'_>) -> bool) -> usize {
         let Some(first) = self.entries.first() else { return 0 };
-        let shared = first.key.get(..self.shared_len).unwrap_or_default();
+        let shared = self.part(first.owner, first.key_start, self.shared_len);
         let head = target.user.get(..self.shared_len).unwrap_or(target.user);
         match head.cmp(shared) {
             Order::Less => return 0,
@@ -130,18 +225,13 @@ impl SortedRun {
         let equal_word = self.words.get(low..).unwrap_or_default();
         let equal_len = equal_word.partition_point(|other| *other == word);
         let candidates = self.entries.get(low..low.saturating_add(equal_len)).unwrap_or_default();
-        low.saturating_add(candidates.partition_point(|entry| before(entry.key())))
+        low.saturating_add(candidates.partition_point(|entry| before(self.key(entry))))
     }
 }
 
-/// Entries in order, each internal key once, and what a search looks at first.
-struct Sorted {
-    entries: Vec<RunEntry>,
-    words: Vec<u64>,
-    shared_len: usize,
-}
-
-/// What decides nearly every comparison of a sort, beside its neighbours in memory.
+/// What decides nearly every comparison of a sort, beside its neighbours in memory: sorting these instead of the
+/// entries looks at a key only where heads tie. Reading the keys of half a million entries is as many cache misses for
+/// every level of the sort.
 struct Head {
     /// The sixteen bytes behind the prefix that all keys share: orders as the keys do, up to ties.
     bytes: u128,
@@ -150,38 +240,99 @@ struct Head {
     index: u32,
 }
 
-type Compare<'a> = &'a (dyn Fn(&Head, &Head) -> Order + Sync);
+/// The lists of a run to be.
+struct Unsorted {
+    lists: Vec<RunList>,
+    /// For each list how many entries, and how many buffers, the lists before it have.
+    starts: Vec<(usize, u32)>,
+    len: usize,
+    shared_len: usize,
+}
 
-/// Sorts small heads instead of entries and looks at a key only where heads tie: reading the keys of half a million
-/// entries is as many cache misses for every level of the sort. Adds the keys to the filter on the way, while they
-/// still lie one after the other in memory.
-fn sort(lists: Vec<Vec<RunEntry>>, filter: &Filter, sort_heads: impl Fn(&mut [Head], Compare<'_>)) -> Sorted {
-    let first = lists.iter().flatten().next().map(|entry| entry.key.clone());
-    let shared_len = first.map_or(0, |first| {
-        lists.iter().flatten().fold(first.len(), |len, entry| len.min(shared_prefix_len(&first, &entry.key)))
-    });
-    let mut heads = Vec::with_capacity(lists.iter().map(Vec::len).sum());
-    for (list, entries) in (0u32..).zip(&lists) {
-        heads.extend((0u32..).zip(entries).map(|(index, entry)| {
-            filter.add(key_hash(&entry.key));
-            let high = u128::from(word_at(&entry.key, shared_len));
-            let low = u128::from(word_at(&entry.key, shared_len.saturating_add(8)));
-            Head { bytes: (high << 64) | low, list, index }
-        }));
+impl Unsorted {
+    fn new(mut lists: Vec<RunList>) -> Unsorted {
+        lists.retain(|list| !list.entries.is_empty());
+        let (mut len, mut owners) = (0usize, 0usize);
+        let starts = lists.iter().map(|list| {
+            let start = (len, u32::try_from(owners).unwrap_or(u32::MAX));
+            len = len.saturating_add(list.entries.len());
+            owners = owners.saturating_add(list.owners.len());
+            start
+        });
+        let starts = starts.collect();
+        let prefixes = lists.iter().map(RunList::shared_prefix);
+        let shared = prefixes.reduce(|a, b| a.get(..shared_prefix_len(a, b)).unwrap_or_default());
+        let shared_len = shared.map_or(0, <[u8]>::len);
+        Unsorted { lists, starts, len, shared_len }
     }
-    let entry_of = |head: &Head| lists.get(head.list as usize)?.get(head.index as usize);
-    let key_of = |head: &Head| entry_of(head).map(RunEntry::key);
-    let place = |head: &Head| (head.list, head.index);
-    sort_heads(&mut heads, &|a, b| {
-        a.bytes.cmp(&b.bytes).then_with(|| key_of(a).cmp(&key_of(b))).then_with(|| place(a).cmp(&place(b)))
-    });
-    heads.dedup_by(|later, first| later.bytes == first.bytes && key_of(later) == key_of(first));
-    let words = heads.iter().map(|head| (head.bytes >> 64) as u64).collect();
-    let mut slots: Vec<Vec<Option<RunEntry>>> =
-        lists.into_iter().map(|entries| entries.into_iter().map(Some).collect()).collect();
-    let take = |head: &Head| slots.get_mut(head.list as usize)?.get_mut(head.index as usize)?.take();
-    let entries = heads.iter().filter_map(take).collect();
-    Sorted { entries, words, shared_len }
+
+    /// The heads of all entries in the order of their internal keys, each of these once. Adds the keys to the filter
+    /// on the way, while they are read one after the other.
+    fn sorted_heads(&self, filter: &Filter, pool: Option<&ThreadPool>) -> Vec<Head> {
+        let mut heads = map(pool, self.len, |at| self.head(at, filter));
+        match pool {
+            Some(pool) => pool.install(|| heads.par_sort_unstable_by(|a, b| self.order(a, b))),
+            None => heads.sort_unstable_by(|a, b| self.order(a, b)),
+        }
+        heads.dedup_by(|later, first| later.bytes == first.bytes && self.key_of(later) == self.key_of(first));
+        heads
+    }
+
+    /// The head of the entry with this number over all lists.
+    #[inline]
+    fn head(&self, at: usize, filter: &Filter) -> Head {
+        let list = self.starts.partition_point(|(start, _)| *start <= at).saturating_sub(1);
+        let index = at.saturating_sub(self.starts.get(list).map_or(0, |(start, _)| *start));
+        let (list, index) = (list as u32, index as u32);
+        let user = self.entry(list, index).map_or(&[][..], |(list, entry)| list.user(entry));
+        filter.add(key_hash(user));
+        let high = u128::from(word_at(user, self.shared_len));
+        let low = u128::from(word_at(user, self.shared_len.saturating_add(8)));
+        Head { bytes: (high << 64) | low, list, index }
+    }
+
+    #[inline]
+    fn order(&self, a: &Head, b: &Head) -> Order {
+        let place = |head: &Head| (head.list, head.index);
+        let keys = || self.key_of(a).cmp(&self.key_of(b)).then_with(|| place(a).cmp(&place(b)));
+        a.bytes.cmp(&b.bytes).then_with(keys)
+    }
+
+    #[inline]
+    fn entry(&self, list: u32, index: u32) -> Option<(&RunList, &RunEntry)> {
+        let list = self.lists.get(list as usize)?;
+        Some((list, list.entries.get(index as usize)?))
+    }
+
+    #[inline]
+    fn key_of(&self, head: &Head) -> Option<KeyRef<'_>> {
+        self.entry(head.list, head.index).map(|(list, entry)| list.key(entry))
+    }
+
+    /// The entry with its buffer's number among the buffers of all lists.
+    #[inline]
+    fn moved(&self, head: &Head) -> Option<RunEntry> {
+        let (_, entry) = self.entry(head.list, head.index)?;
+        let (_, owners_before) = self.starts.get(head.list as usize)?;
+        Some(RunEntry { owner: entry.owner.saturating_add(*owners_before), ..*entry })
+    }
+
+    fn seq_range(&self) -> Option<(SeqNo, SeqNo)> {
+        let seqs = || self.lists.iter().flat_map(|list| &list.entries).map(|entry| entry.trailer.seq());
+        seqs().min().zip(seqs().max())
+    }
+
+    fn into_owners(self) -> Box<[Arc<[u8]>]> {
+        self.lists.into_iter().flat_map(|list| list.owners).collect()
+    }
+}
+
+/// `f` of every number below `len`, in order; worked out on the threads of the pool if there is one.
+fn map<T: Send>(pool: Option<&ThreadPool>, len: usize, f: impl Fn(usize) -> T + Sync + Send) -> Vec<T> {
+    match pool {
+        Some(pool) => pool.install(|| (0..len).into_par_iter().map(f).collect()),
+        None => (0..len).map(f).collect(),
+    }
 }
 
 /// The eight bytes at `start`, big-endian, zeros past the key's end: orders as the keys do, up to ties.
@@ -236,16 +387,16 @@ impl InternalIter for RunIter {
 
     #[inline]
     fn key(&self) -> KeyRef<'_> {
-        self.entry().map_or(KeyRef::new(&[], Trailer::LAST), RunEntry::key)
+        self.entry().map_or(KeyRef::new(&[], Trailer::LAST), |entry| self.run.key(entry))
     }
 
     #[inline]
     fn value(&self) -> &[u8] {
-        self.entry().map(|entry| entry.value.as_bytes()).unwrap_or_default()
+        self.entry().map(|entry| self.run.value(entry)).unwrap_or_default()
     }
 
     fn value_slice(&self) -> Slice {
-        self.entry().map_or_else(|| Slice::copy_from(&[]), |entry| entry.value.clone())
+        self.entry().map_or_else(|| Slice::copy_from(&[]), |entry| self.run.value_slice(entry))
     }
 
     fn seek(&mut self, target: KeyRef<'_>) -> Result<()> {

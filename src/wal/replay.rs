@@ -10,7 +10,7 @@
 
 use super::link::Predecessor;
 use super::log::LogStart;
-use super::scan::{Content, ReplayedSegment, SegmentFile};
+use super::scan::{Content, ReplayedBatch, ReplayedSegment, SegmentFile, Visit};
 use super::segment::{parse_segment_name, segment_path};
 use crate::base::error::{Error, Result};
 use crate::base::types::{DbId, SegmentNo, SeqNo};
@@ -21,9 +21,9 @@ use std::path::Path;
 
 /// What the log holds.
 #[derive(Debug)]
-pub(crate) struct Replay {
+pub(crate) struct Replay<V> {
     /// The chain, oldest first.
-    pub(crate) segments: Vec<ReplayedSegment>,
+    pub(crate) segments: Vec<ReplayedSegment<V>>,
     /// Last sequence number that the log knows; 0 if none.
     pub(crate) last_seq: SeqNo,
     /// How to go on.
@@ -38,14 +38,16 @@ pub(crate) struct Replay {
 
 /// Reads the segments from `first_needed` on.
 ///
-/// Damage, as opposed to a torn tail, is `Corruption`. The payloads of batches are not looked into.
-pub(crate) fn replay(
+/// Damage, as opposed to a torn tail, is `Corruption`. The payloads of batches are not looked into, but shown to a
+/// visitor, a new one for each segment.
+pub(crate) fn replay<V: Visit>(
     env: &Env,
     dir: &Path,
     db: DbId,
     first_needed: SegmentNo,
     pool: Option<&ThreadPool>,
-) -> Result<Replay> {
+    visitor: impl Fn() -> V + Sync,
+) -> Result<Replay<V>> {
     let (obsolete, needed): (Vec<_>, Vec<_>) =
         list_segments(env, dir)?.into_iter().partition(|number| *number < first_needed);
     let largest = needed.last().or(obsolete.last());
@@ -58,7 +60,7 @@ pub(crate) fn replay(
         files.iter().zip(contents).map(|(file, content)| Found { file, content }).collect();
     let plan = plan(&found, dir, first_needed)?;
     for_each(pool, &plan.leftovers, |leftover| check_leftover(leftover))?;
-    let segments = for_each(pool, &plan.chain, |(file, end)| file.scan(*end))?;
+    let segments = for_each(pool, &plan.chain, |(file, end)| file.scan(*end, visitor()))?;
 
     let last = segments.last();
     Ok(Replay {
@@ -159,13 +161,20 @@ fn check_direction(file: &SegmentFile, link: Option<Predecessor>) -> Result<()> 
 
 /// A segment that no link names has no batches: otherwise there is a hole in the log.
 fn check_leftover(leftover: &Found<'_>) -> Result<()> {
-    if let Content::Linked(_) = leftover.content
-        && let Some(batch) = leftover.file.scan(None)?.batches.first()
-    {
-        let expected = "no commits, because no later segment names this one";
-        return Err(Error::corrupt(&leftover.file.path, batch.offset, expected, "commits"));
+    if let Content::Linked(_) = leftover.content {
+        leftover.file.scan(None, NoBatches)?;
     }
     Ok(())
+}
+
+/// Takes any batch for damage.
+struct NoBatches;
+
+impl Visit for NoBatches {
+    fn batch(&mut self, path: &Path, batch: ReplayedBatch) -> Result<()> {
+        let expected = "no commits, because no later segment names this one";
+        Err(Error::corrupt(path, batch.offset, expected, "commits"))
+    }
 }
 
 /// Applies `f` to each item, in parallel if there is a pool, and answers the first error in order.

@@ -21,9 +21,6 @@ const GLANCE_BYTES: u64 = 4096;
 /// Buffer for the search for the end of the part in use: fits into the cache.
 const BACKWARD_BYTES: u64 = 256 * 1024;
 
-/// Guess of the bytes that a record takes, to size the list of batches.
-const RECORD_BYTES_GUESS: usize = 160;
-
 /// A segment opened for reading.
 pub(super) struct SegmentFile {
     pub(super) number: SegmentNo,
@@ -56,13 +53,17 @@ pub(crate) struct ReplayedBatch {
     pub(crate) payload: Slice,
 }
 
-/// The batches of one segment.
+/// What is made of the commits of a segment while they are read, when their bytes are still in the processor's cache.
+pub(crate) trait Visit: Send {
+    /// Takes the next commit of the segment at `path`.
+    fn batch(&mut self, path: &Path, batch: ReplayedBatch) -> Result<()>;
+}
+
+/// One segment, read.
 #[derive(Debug)]
-pub(crate) struct ReplayedSegment {
+pub(crate) struct ReplayedSegment<V> {
     /// Its number.
     pub(crate) number: SegmentNo,
-    /// Its file.
-    pub(crate) path: PathBuf,
     /// The part of it in use.
     pub(crate) bytes: Arc<[u8]>,
     /// End of the last valid record.
@@ -71,8 +72,8 @@ pub(crate) struct ReplayedSegment {
     pub(crate) last_seq: SeqNo,
     /// Bytes after the last valid record that were dropped as a torn tail.
     pub(crate) dropped_bytes: u64,
-    /// Its batches, with rising sequence numbers.
-    pub(crate) batches: Vec<ReplayedBatch>,
+    /// What was made of its batches, which came with rising sequence numbers.
+    pub(crate) batches: V,
 }
 
 impl SegmentFile {
@@ -118,9 +119,13 @@ impl SegmentFile {
         Ok(Content::Nothing { dropped_bytes })
     }
 
-    /// Reads all batches. `end` is what the next segment's link says of this one: then every byte up to there must
-    /// be valid, and bytes after it are of a failed append and do not count. Without it the tail may be torn.
-    pub(super) fn scan(&self, end: Option<Predecessor>) -> Result<ReplayedSegment> {
+    /// Reads all batches and shows them to `batches`. `end` is what the next segment's link says of this one: then
+    /// every byte up to there must be valid, and bytes after it are of a failed append and do not count. Without it the tail may be torn.
+    pub(super) fn scan<V: Visit>(
+        &self,
+        end: Option<Predecessor>,
+        mut batches: V,
+    ) -> Result<ReplayedSegment<V>> {
         let bytes = match end {
             Some(end) if end.valid_len > self.len => {
                 let expected = format!("{} bytes, as the next segment says", end.valid_len);
@@ -134,7 +139,6 @@ impl SegmentFile {
             return Err(self.damage(FILE_HEADER_BYTES as u64, "a link", "no valid record"));
         };
         let mut last_seq = self.link(&first)?.map_or(0, |predecessor| predecessor.last_seq);
-        let mut batches = Vec::with_capacity(bytes.len() / RECORD_BYTES_GUESS);
         let mut is_ended = false;
         while let Some(record) = reader.next()? {
             if is_ended {
@@ -147,7 +151,7 @@ impl SegmentFile {
             match record.meta.kind {
                 RecordKind::Batch => {
                     last_seq = self.check_order(&record, last_seq)?;
-                    batches.push(self.batch(record, &bytes)?);
+                    batches.batch(&self.path, self.batch(record, &bytes)?)?;
                 }
                 RecordKind::SyncProof => {}
                 RecordKind::End => is_ended = true,
@@ -165,7 +169,6 @@ impl SegmentFile {
         }
         Ok(ReplayedSegment {
             number: self.number,
-            path: self.path.clone(),
             valid_len: tail.valid_len,
             last_seq,
             dropped_bytes: tail.dropped_bytes,

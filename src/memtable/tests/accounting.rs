@@ -65,19 +65,18 @@ fn bytes_match_the_allocator() {
 
 #[test]
 fn a_run_counts_its_arrays_and_the_buffers_charged_to_it() {
-    let entries = |count: u64| {
-        (0..count)
-            .map(|seq| RunEntry {
-                key: Slice::copy_from(&seq.to_be_bytes()),
-                trailer: Trailer::new(seq, EntryKind::Delete),
-                value: Slice::from(""),
-            })
-            .collect()
+    let owner: Arc<[u8]> = (0..4000u32).flat_map(u32::to_be_bytes).collect();
+    let run = |count: u64| {
+        let mut list = RunList::default();
+        for seq in 0..count {
+            let place = Place { key_start: seq as usize * 4, key_len: 4, value_start: 0, value_len: 0 };
+            list.push(&owner, place, Trailer::new(seq, EntryKind::Delete)).unwrap();
+        }
+        Memtable::from_lists(vec![list], None)
     };
-    let (small, large) =
-        (Memtable::from_lists(vec![entries(1000)], None), Memtable::from_lists(vec![entries(2000)], None));
+    let (small, large) = (run(1000), run(2000));
     let added = large.bytes() - small.bytes();
-    let arrays = 1000 * (size_of::<RunEntry>() + 8);
+    let arrays = 1000 * (32 + 8);
     assert!((arrays..arrays + 2000).contains(&added), "{added}");
     large.charge_owner(1 << 20);
     assert!(large.bytes() - small.bytes() - added >= 1 << 20);

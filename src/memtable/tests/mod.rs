@@ -72,15 +72,17 @@ fn random_tables(rng: &mut StdRng, entries: u64) -> (Model, Memtable, Memtable) 
         insert(&list, &key, trailer, &value);
         model.insert((key, Reverse(trailer.0)), value);
     }
-    let run = model
-        .iter()
-        .map(|((key, Reverse(trailer)), value)| RunEntry {
-            key: Slice::copy_from(key),
-            trailer: Trailer(*trailer),
-            value: Slice::copy_from(value),
-        })
-        .collect();
-    (model, Memtable::List(list), Memtable::from_lists(vec![run], None))
+    // Spread over several lists, in an order that is not the model's.
+    let mut lists: Vec<RunList> = (0..3).map(|_| RunList::default()).collect();
+    for ((key, Reverse(trailer)), value) in model.iter().rev() {
+        push(&mut lists[rng.random_range(0..3)], key, Trailer(*trailer), value);
+    }
+    (model, Memtable::List(list), Memtable::from_lists(lists, None))
+}
+
+fn push(list: &mut RunList, key: &[u8], trailer: Trailer, value: &[u8]) {
+    let (owner, place) = buffer(key, value);
+    list.push(&owner, place, trailer).unwrap();
 }
 
 fn model_get(model: &Model, key: &[u8], seq: SeqNo) -> Option<(Trailer, Vec<u8>)> {
@@ -224,21 +226,25 @@ fn of_two_entries_with_one_internal_key_the_first_stays() {
     let list = Arc::new(ActiveMemtable::new(1000));
     insert(&list, b"k", trailer, b"first");
     insert(&list, b"k", trailer, b"second");
-    let entry = |value: &str| RunEntry { key: Slice::from("k"), trailer, value: Slice::from(value) };
-    let run = Memtable::from_lists(vec![vec![entry("first"), entry("second")]], None);
-    for table in [Memtable::List(list), run] {
+    let mut one = RunList::default();
+    push(&mut one, b"k", trailer, b"first");
+    push(&mut one, b"k", trailer, b"second");
+    let mut two = [RunList::default(), RunList::default()];
+    push(&mut two[0], b"k", trailer, b"first");
+    push(&mut two[1], b"k", trailer, b"second");
+    let runs = [vec![one], two.into()].map(|lists| Memtable::from_lists(lists, None));
+    for table in [Memtable::List(list)].into_iter().chain(runs) {
         assert_eq!((table.len(), get(&table, b"k", 5).unwrap().1), (1, b"first".to_vec()));
     }
 }
 
 #[test]
 fn a_run_of_unsorted_entries_is_sorted() {
-    let entry = |key: &str, seq| RunEntry {
-        key: Slice::from(key),
-        trailer: Trailer::new(seq, EntryKind::Put),
-        value: Slice::from(key),
-    };
-    let run = Memtable::from_lists(vec![vec![entry("b", 1), entry("a", 2), entry("b", 3)]], None);
+    let mut list = RunList::default();
+    for (key, seq) in [("b", 1), ("a", 2), ("b", 3)] {
+        push(&mut list, key.as_bytes(), Trailer::new(seq, EntryKind::Put), b"value");
+    }
+    let run = Memtable::from_lists(vec![list], None);
     let mut iter = run.iter();
     let mut seen = Vec::new();
     iter.seek_to_first().unwrap();

@@ -11,8 +11,10 @@ mod replay;
 use super::*;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::types::{DbId, KeyspaceId, SegmentNo, SeqNo};
+use crate::env::Env;
 use crate::record::RecordKind;
 use disk::Disk;
+use rayon::ThreadPool;
 use std::path::Path;
 
 const DB: DbId = 0xe5;
@@ -83,6 +85,20 @@ impl Bench {
     fn replay(&self) -> Result<Replay> {
         replay_all(&self.disk)
     }
+}
+
+/// A replay that keeps every batch.
+type Replay = super::Replay<Vec<ReplayedBatch>>;
+
+impl Visit for Vec<ReplayedBatch> {
+    fn batch(&mut self, _: &Path, batch: ReplayedBatch) -> Result<()> {
+        self.push(batch);
+        Ok(())
+    }
+}
+
+fn replay(env: &Env, dir: &Path, db: DbId, first: SegmentNo, pool: Option<&ThreadPool>) -> Result<Replay> {
+    super::replay(env, dir, db, first, pool, Vec::new)
 }
 
 fn replay_all(disk: &Disk) -> Result<Replay> {
