@@ -169,6 +169,15 @@ pub trait ReadFile: Send + Sync {
     /// Fills the buffer from this offset; `UnexpectedEof` if the file ends before.
     fn read_exact_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()>;
 
+    /// A buffer of its own with the `len` bytes from this offset; `UnexpectedEof` if the file ends before.
+    fn read_shared(&self, offset: u64, len: usize) -> io::Result<Arc<[u8]>> {
+        let mut bytes: Arc<[u8]> = std::iter::repeat_n(0u8, len).collect();
+        if let Some(buf) = Arc::get_mut(&mut bytes) {
+            self.read_exact_at(offset, buf)?;
+        }
+        Ok(bytes)
+    }
+
     /// Like `read_exact_at`, leaving the page cache as it was where the system can: for compaction and scans.
     fn read_exact_at_uncached(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
         self.read_exact_at(offset, buf)

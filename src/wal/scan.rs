@@ -264,11 +264,7 @@ impl SegmentFile {
         let Ok(len) = usize::try_from(len) else {
             return Err(self.damage(0, "a segment that fits into memory", format!("{len} bytes")));
         };
-        let mut bytes: Arc<[u8]> = std::iter::repeat_n(0u8, len).collect();
-        if let Some(buffer) = Arc::get_mut(&mut bytes) {
-            self.read_at(0, buffer)?;
-        }
-        Ok(bytes)
+        self.file.read_shared(0, len).map_err(|error| Error::io("read", &self.path, error))
     }
 
     /// The part of the file in use, up to the end of its block: a valid record may end in zeros, but has a header

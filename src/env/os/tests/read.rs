@@ -9,7 +9,13 @@ fn mapped(file: &dyn ReadFile, offset: u64, buf: &mut [u8]) -> io::Result<()> {
     file.map(file.len()?)?.copy_out(offset, buf)
 }
 
-const WAYS: [(&str, Read); 3] = [
+fn shared(file: &dyn ReadFile, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+    buf.copy_from_slice(&file.read_shared(offset, buf.len())?);
+    Ok(())
+}
+
+const WAYS: [(&str, Read); 4] = [
+    ("shared", shared),
     ("read", |file, offset, buf| file.read_exact_at(offset, buf)),
     ("uncached", |file, offset, buf| file.read_exact_at_uncached(offset, buf)),
     ("mapped", mapped),
@@ -31,6 +37,15 @@ fn all_ways_of_reading_give_the_same() {
             assert!(buf == bytes[from..to], "{name} {from}..{to}");
         }
     }
+}
+
+#[test]
+fn a_large_buffer_of_its_own_has_the_same_bytes() {
+    let dir = directory();
+    let path = dir.path().join("x");
+    let bytes = pattern(9_000_001);
+    put(&path, &bytes);
+    assert!(*OsFs::new().open(&path).unwrap().read_shared(0, bytes.len()).unwrap() == *bytes);
 }
 
 #[test]
