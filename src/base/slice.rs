@@ -163,5 +163,7 @@ mod tests {
         assert!(Slice::part(&owner, 8, 3).is_none());
         assert!(Slice::part(&owner, usize::MAX, 2).is_none());
         let middle = Slice::part(&owner, 2, 5).unwrap();
+        assert_eq!(middle.shared().1, 2);
+        assert!(Arc::ptr_eq(middle.shared().0, &owner));
     }
 }

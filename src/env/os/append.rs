@@ -66,7 +66,8 @@ pub(super) struct OsAppendFile {
     poisoned: AtomicBool,
     /// Up to where writing back was asked for.
     hinted: AtomicU64,
-    sync_turn: Mutex<()>,
+    /// Taken to sync; says whether the reserved length is durable.
+    sync_turn: Mutex<bool>,
     sync_failure: OnceLock<Failure>,
 }
 
@@ -82,7 +83,7 @@ impl OsAppendFile {
             len: AtomicU64::new(0),
             poisoned: AtomicBool::new(false),
             hinted: AtomicU64::new(0),
-            sync_turn: Mutex::new(Rank::Device, ()),
+            sync_turn: Mutex::new(Rank::Device, false),
             sync_failure: OnceLock::new(),
         })
     }
@@ -121,10 +122,14 @@ impl OsAppendFile {
         Ok(())
     }
 
-    fn sync_now(&self) -> io::Result<()> {
+    fn sync_now(&self, is_length_durable: bool) -> io::Result<()> {
         self.check_unpoisoned()?;
         let len = self.len();
-        self.file.sync_data()?;
+        // A length that was given by a reservation is what some kernels' fdatasync forgot (Linux before 4.11, ext4).
+        match self.reserved > 0 && !is_length_durable {
+            true => self.file.sync_all()?,
+            false => self.file.sync_data()?,
+        }
         // A file cut short by somebody else syncs happily.
         let found = self.file.metadata()?.len();
         if found < len {
@@ -166,14 +171,15 @@ impl AppendFile for OsAppendFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        let _turn = self.sync_turn.lock();
+        let mut is_length_durable = self.sync_turn.lock();
         if let Some(failure) = self.sync_failure.get() {
             return Err(failure.error());
         }
-        if let Err(error) = self.sync_now() {
+        if let Err(error) = self.sync_now(*is_length_durable) {
             self.sync_failure.get_or_init(|| Failure::of("sync", &error));
             return Err(error);
         }
+        *is_length_durable = true;
         // Somebody's hint may have met the error that this sync then no longer saw.
         if let Some(failure) = self.sync_failure.get() {
             return Err(failure.error());
