@@ -28,19 +28,22 @@
 mod base;
 mod cache;
 mod compaction;
+mod db;
 mod engine;
 pub mod env;
 mod manifest;
 mod memtable;
 mod merge;
+mod mvcc;
 mod record;
 mod sstable;
 mod wal;
 
 pub use base::error::{Corruption, Error, ErrorKind, IoFault, Result};
 pub use base::slice::Slice;
+pub use db::{Batch, Db, Keyspace, Receipt, Snapshot};
 pub use engine::{
-    Batch, CompactionStyle, Compression, Cursor, Db, Durability, Event, EventListener, FilterKind, Iter,
-    Keyspace, KeyspaceOptions, KeyspaceStats, Latency, LevelStats, Options, ReadMode, Receipt,
-    ResolvedOptions, Snapshot, Stats, VerifyReport, WriteOptions,
+    CompactionStyle, Compression, Cursor, Durability, Event, EventListener, FilterKind, Iter,
+    KeyspaceOptions, KeyspaceStats, Latency, LevelStats, Options, ReadMode, ResolvedOptions, Stats,
+    VerifyReport, WriteOptions,
 };

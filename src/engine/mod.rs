@@ -1,16 +1,14 @@
 //! The engine: where log, memtables, tables, manifest and compaction meet.
 //!
 //! Rank 4: uses everything below. `open` and `close` bound a session; `commit` writes, `read` and `cursor` read,
-//! `background` does the rest. See `docs/locking.md` for who holds what.
+//! `background` does the rest. The public handles are in `db`. See `docs/locking.md` for who holds what.
 
 mod background;
-mod batch;
 mod close;
 mod commit;
 mod compact;
 mod core;
 mod cursor;
-mod db;
 mod epoch_cell;
 mod events;
 mod flush;
@@ -25,6 +23,7 @@ mod pipeline;
 mod read;
 mod replayed;
 mod run_iter;
+mod single;
 mod snapshot;
 mod stall;
 mod stats;
@@ -32,14 +31,19 @@ mod store;
 mod tables;
 mod verify;
 
-pub use batch::{Batch, Receipt};
+pub(crate) use background::{is_background_thread, waits_for_itself};
+pub(crate) use core::Core;
+pub(crate) use cursor::Bounds;
 pub use cursor::Cursor;
-pub use db::{Db, Keyspace, Snapshot};
 pub use events::{Event, EventListener};
 pub use iter::Iter;
+pub(crate) use keyspace::KeyspaceCore;
+pub(crate) use open::{Threads, open};
 pub use options::{
     CompactionStyle, Compression, Durability, FilterKind, KeyspaceOptions, Options, ReadMode,
     ResolvedOptions, WriteOptions,
 };
+pub(crate) use snapshot::Registration;
 pub use stats::{KeyspaceStats, Latency, LevelStats, Stats};
+pub(crate) use store::VersionedStore;
 pub use verify::VerifyReport;

@@ -7,7 +7,6 @@
 
 use super::background::Class;
 use super::core::{Active, CommitState, Core, FileNumbers, ManifestState, State};
-use super::db::Handle;
 use super::events::Event;
 use super::health::Health;
 use super::keyspace::{Frozen, KeyspaceCore, View};
@@ -56,8 +55,11 @@ struct Recovered {
     manifest_dropped_bytes: u64,
 }
 
-/// Opens or creates the database in a directory.
-pub(crate) fn open(options: Options, dir: &Path) -> Result<super::Db> {
+/// The background threads of an open database.
+pub(crate) type Threads = Vec<Box<dyn JoinHandle>>;
+
+/// Opens or creates the database in a directory; answers it and its background threads.
+pub(crate) fn open(options: Options, dir: &Path) -> Result<(Arc<Core>, Threads)> {
     options.validate()?;
     let resolved = options.resolved();
     let env = match &options.env {
@@ -73,7 +75,7 @@ pub(crate) fn open(options: Options, dir: &Path) -> Result<super::Db> {
     };
     let core = Arc::new(build(env, dir, resolved, options, lock, found)?);
     let threads = start_threads(&core)?;
-    super::Db::new(Handle::new(core, threads))
+    Ok((core, threads))
 }
 
 /// Refuses what is not ours without touching it, then takes the lock.
@@ -433,7 +435,7 @@ pub(crate) fn new_keyspace(
     (core, active)
 }
 
-fn start_threads(core: &Arc<Core>) -> Result<Vec<Box<dyn JoinHandle>>> {
+fn start_threads(core: &Arc<Core>) -> Result<Threads> {
     let mut threads = Vec::new();
     for index in 0..core.options.background_threads {
         let class = if index == 0 && core.options.background_threads > 1 { Class::Flush } else { Class::Any };

@@ -11,7 +11,6 @@ use crate::env::Env;
 use crate::manifest::{EditOp, KeyspaceSettings};
 use crate::sstable::TableOptions;
 use std::fmt;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -414,16 +413,6 @@ impl Options {
             keyspace,
             ..Options::default()
         }
-    }
-
-    /// Opens the database in this directory, creating it if it is not there.
-    ///
-    /// # Errors
-    /// `InvalidArgument` (all problems at once), `Locked`, `NotADatabase`, `VersionUnsupported`, `Corruption`,
-    /// `NotFound` (missing and [`create_if_missing`](Options::create_if_missing) is off), `Io`. Nothing is touched
-    /// when the open is refused.
-    pub fn open(self, path: impl AsRef<Path>) -> Result<super::Db> {
-        super::open::open(self, path.as_ref())
     }
 
     /// The world the database lives in: files, clock, threads. Default: the operating system.

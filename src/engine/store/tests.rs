@@ -1,7 +1,8 @@
 //! What a transaction layer will rely on.
 
 use super::*;
-use crate::engine::{Db, Options};
+use crate::db::Db;
+use crate::engine::{Bounds, Options};
 use crate::env::Env;
 
 fn open() -> Db {

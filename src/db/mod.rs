@@ -1,22 +1,17 @@
 //! The handles of the public API: [`Db`], [`Keyspace`], [`Snapshot`].
 
-use super::background::{is_background_thread, waits_for_itself};
-use super::batch::Batch;
-use super::core::Core;
-use super::cursor::{Bounds, Cursor};
-use super::events::Event;
-use super::iter::Iter;
-use super::keyspace::KeyspaceCore;
-use super::options::{KeyspaceOptions, Options, ResolvedOptions, WriteOptions};
-use super::snapshot::Registration;
-use super::stats::Stats;
-use super::store::VersionedStore;
-use super::verify::VerifyReport;
+mod batch;
+
+pub use batch::{Batch, Receipt};
+
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::slice::Slice;
 use crate::base::sync::{Mutex, Rank};
 use crate::base::types::{KeyspaceId, SeqNo};
-use crate::env::JoinHandle;
+use crate::engine::{
+    Bounds, Core, Cursor, Event, Iter, KeyspaceCore, KeyspaceOptions, Options, Registration, ResolvedOptions,
+    Stats, VerifyReport, VersionedStore, WriteOptions, is_background_thread, waits_for_itself,
+};
 use std::fmt;
 use std::ops::RangeBounds;
 use std::path::Path;
@@ -26,11 +21,11 @@ use std::sync::Arc;
 pub(crate) struct Handle {
     core: Arc<Core>,
     /// Background threads; taken by the close.
-    threads: Mutex<Option<Vec<Box<dyn JoinHandle>>>>,
+    threads: Mutex<Option<Threads>>,
 }
 
 impl Handle {
-    pub(crate) fn new(core: Arc<Core>, threads: Vec<Box<dyn JoinHandle>>) -> Handle {
+    fn new(core: Arc<Core>, threads: Threads) -> Handle {
         Handle { core, threads: Mutex::new(Rank::Leaf, Some(threads)) }
     }
 
@@ -66,7 +61,7 @@ impl Drop for Handle {
     }
 }
 
-fn close_unasked(core: &Arc<Core>, threads: Vec<Box<dyn JoinHandle>>) {
+fn close_unasked(core: &Arc<Core>, threads: Threads) {
     if let Err(error) = core.close(threads) {
         report(core, error);
     }
@@ -100,6 +95,19 @@ pub struct Db {
     default: Keyspace,
 }
 
+impl Options {
+    /// Opens the database in this directory, creating it if it is not there.
+    ///
+    /// # Errors
+    /// `InvalidArgument` (all problems at once), `Locked`, `NotADatabase`, `VersionUnsupported`, `Corruption`,
+    /// `NotFound` (missing and [`create_if_missing`](Options::create_if_missing) is off), `Io`. Nothing is touched
+    /// when the open is refused.
+    pub fn open(self, path: impl AsRef<Path>) -> Result<Db> {
+        let (core, threads) = crate::engine::open(self, path.as_ref())?;
+        Db::new(Handle::new(core, threads))
+    }
+}
+
 impl fmt::Debug for Db {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Db").field("path", &self.core().dir).finish_non_exhaustive()
@@ -115,7 +123,7 @@ impl Db {
         Options::new().open(path)
     }
 
-    pub(crate) fn new(handle: Handle) -> Result<Db> {
+    fn new(handle: Handle) -> Result<Db> {
         let handle = Arc::new(handle);
         let keyspace = handle.core.state.lock().keyspaces.get(&KeyspaceId::DEFAULT).cloned();
         let Some(keyspace) = keyspace else {

@@ -1,13 +1,10 @@
 //! `Batch`: several writes, over any keyspaces, that happen together or not at all.
 
-use super::core::Core;
-use super::db::{Handle, Keyspace};
-use super::options::{Durability, WriteOptions};
-use super::store::VersionedStore;
+use super::{Handle, Keyspace};
 use crate::base::error::{Error, ErrorKind, Result};
-use crate::base::types::{KeyspaceId, SeqNo};
+use crate::base::types::KeyspaceId;
+use crate::engine::{VersionedStore, WriteOptions};
 use crate::wal::BatchBuilder;
-use std::cell::RefCell;
 use std::fmt;
 use std::sync::Arc;
 
@@ -131,34 +128,5 @@ impl Batch {
             ));
         }
         Ok(())
-    }
-}
-
-/// A thread keeps its buffer for single writes up to this size.
-const SINGLE_BYTES_KEPT: usize = 1 << 20;
-
-thread_local! {
-    /// Reused by single writes.
-    static SINGLE: RefCell<BatchBuilder> = RefCell::new(BatchBuilder::new());
-}
-
-impl Core {
-    /// Commits one write.
-    pub(crate) fn write_one(
-        &self,
-        keyspace: KeyspaceId,
-        durability: Durability,
-        fill: impl FnOnce(&mut BatchBuilder) -> Result<()>,
-    ) -> Result<SeqNo> {
-        let batch = SINGLE.with_borrow_mut(|builder| {
-            builder.clear();
-            fill(builder)?;
-            let batch = builder.freeze();
-            if batch.bytes.len() > SINGLE_BYTES_KEPT {
-                *builder = BatchBuilder::new();
-            }
-            Ok::<_, Error>(batch)
-        })?;
-        self.timed_write(|| self.commit(&batch, &[keyspace], durability))
     }
 }
