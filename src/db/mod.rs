@@ -10,7 +10,7 @@ use crate::base::sync::{Mutex, Rank};
 use crate::base::types::{KeyspaceId, SeqNo};
 use crate::engine::{
     Bounds, Core, Cursor, Event, Iter, KeyspaceCore, KeyspaceOptions, Options, Registration, ResolvedOptions,
-    Stats, VerifyReport, VersionedStore, WriteOptions, is_background_thread, waits_for_itself,
+    Stats, Threads, VerifyReport, VersionedStore, WriteOptions, is_background_thread, waits_for_itself,
 };
 use std::fmt;
 use std::ops::RangeBounds;

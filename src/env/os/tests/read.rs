@@ -161,7 +161,8 @@ fn uncached_output_and_dropped_files_leave_the_page_cache() {
     os.remove(&path).unwrap();
     let uncached = write(true);
     if !lives_in_memory(&fs::File::open(&path).unwrap()) {
-        assert_eq!(cached, pages);
+        // Not all of them: the system may have needed memory since.
+        assert!(cached > pages / 2, "{cached} of {pages} pages cached of ordinary output");
         assert!(dropped < pages / 8, "{dropped} of {pages} pages still cached after dropping");
         assert!(uncached < pages / 8, "{uncached} of {pages} pages still cached of uncached output");
     }
