@@ -22,11 +22,17 @@ thread_local! {
     static STRIPE: Cell<usize> = Cell::new(NEXT_STRIPE.fetch_add(1, Ordering::Relaxed) & (STRIPES - 1));
 }
 
+/// A number of the calling thread, for choosing among a few cache lines.
+#[inline]
+pub(crate) fn thread_stripe() -> usize {
+    STRIPE.with(Cell::get)
+}
+
 impl Counter {
     /// Adds to it.
     #[inline]
     pub(crate) fn add(&self, amount: u64) {
-        let index = STRIPE.with(Cell::get);
+        let index = thread_stripe();
         if let Some(stripe) = self.stripes.get(index) {
             stripe.0.fetch_add(amount, Ordering::Relaxed);
         }

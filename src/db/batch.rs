@@ -102,7 +102,9 @@ impl Batch {
         }
         let batch = self.builder.freeze();
         let seq = core.timed_write(|| {
-            core.commit_batch(&batch, self.builder.keyspaces(), core.durability(options.durability))
+            core.commit_batch(&batch, self.builder.keyspaces(), core.durability(options.durability), &|_| {
+                Ok(())
+            })
         })?;
         Ok(Receipt { seq })
     }

@@ -1,8 +1,10 @@
 //! The handles of the public API: [`Db`], [`Keyspace`], [`Snapshot`].
 
 mod batch;
+mod transaction;
 
 pub use batch::{Batch, Receipt};
+pub use transaction::{Transaction, TransactionIter};
 
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::slice::Slice;
@@ -20,18 +22,25 @@ use std::sync::Arc;
 /// What all handles of an open database share; the last one to go closes it.
 pub(crate) struct Handle {
     core: Arc<Core>,
+    txns: Arc<Transactions>,
     /// Background threads; taken by the close.
     threads: Mutex<Option<Threads>>,
 }
 
 impl Handle {
     fn new(core: Arc<Core>, threads: Threads) -> Handle {
-        Handle { core, threads: Mutex::new(Rank::Leaf, Some(threads)) }
+        let txns = Arc::new(Transactions::new(Arc::clone(&core)));
+        Handle { core, txns, threads: Mutex::new(Rank::Leaf, Some(threads)) }
     }
 
     #[inline]
     pub(crate) fn core(&self) -> &Arc<Core> {
         &self.core
+    }
+
+    #[inline]
+    pub(crate) fn txns(&self) -> &Arc<Transactions> {
+        &self.txns
     }
 
     fn close(&self) -> Result<()> {
@@ -135,6 +144,11 @@ impl Db {
     #[inline]
     fn core(&self) -> &Arc<Core> {
         self.default.handle.core()
+    }
+
+    #[inline]
+    fn handle(&self) -> &Arc<Handle> {
+        &self.default.handle
     }
 
     /// Sets a key, with the database's durability (by default: on the disk when this returns).
@@ -445,7 +459,10 @@ impl Keyspace {
     ) -> Result<()> {
         let (key, value) = (key.as_ref(), value.as_ref());
         let (core, id) = (self.core(), self.keyspace.id);
-        core.write_one(id, core.durability(options.durability), |batch| batch.put(id, key, value)).map(|_| ())
+        core.write_one(id, core.durability(options.durability), &|_| Ok(()), |batch| {
+            batch.put(id, key, value)
+        })
+        .map(|_| ())
     }
 
     /// Removes a key, present or not.
@@ -463,7 +480,8 @@ impl Keyspace {
     pub fn delete_with(&self, key: impl AsRef<[u8]>, options: WriteOptions) -> Result<()> {
         let key = key.as_ref();
         let (core, id) = (self.core(), self.keyspace.id);
-        core.write_one(id, core.durability(options.durability), |batch| batch.delete(id, key)).map(|_| ())
+        core.write_one(id, core.durability(options.durability), &|_| Ok(()), |batch| batch.delete(id, key))
+            .map(|_| ())
     }
 
     /// The value of a key. See [`Db::get`].

@@ -41,13 +41,15 @@ impl Memtables {
 
 impl Core {
     /// Commits a batch over these keyspaces: all of it or nothing. Answers the sequence number of its last operation.
+    /// `check` is asked, under the commit lock, with that number; its error stops the commit.
     pub(crate) fn commit(
         &self,
         batch: &FrozenBatch,
         keyspaces: &[KeyspaceId],
         durability: Durability,
+        check: &dyn Fn(SeqNo) -> Result<()>,
     ) -> Result<SeqNo> {
-        self.announced(self.try_commit(batch, keyspaces, durability))
+        self.announced(self.try_commit(batch, keyspaces, durability, check))
     }
 
     fn try_commit(
@@ -55,6 +57,7 @@ impl Core {
         batch: &FrozenBatch,
         keyspaces: &[KeyspaceId],
         durability: Durability,
+        check: &dyn Fn(SeqNo) -> Result<()>,
     ) -> Result<SeqNo> {
         let bytes = batch.bytes.len() as u64;
         if bytes > self.options.batch_bytes_max {
@@ -72,7 +75,7 @@ impl Core {
         }
         self.health.check_writable()?;
         self.admit(bytes)?;
-        let reserved = self.reserve(batch, keyspaces, durability)?;
+        let reserved = self.reserve(batch, keyspaces, durability, check)?;
         let applied = self.apply(batch, &reserved);
         let done = match applied {
             Ok(()) => self.pipeline.complete(reserved.ticket),
@@ -98,6 +101,7 @@ impl Core {
         batch: &FrozenBatch,
         keyspaces: &[KeyspaceId],
         durability: Durability,
+        check: &dyn Fn(SeqNo) -> Result<()>,
     ) -> Result<Reserved> {
         let bytes = batch.bytes.len();
         let mut waits_since = None;
@@ -114,6 +118,7 @@ impl Core {
             if last_seq > SEQ_MAX {
                 return Err(Error::new(ErrorKind::LimitExceeded, "all 2^56 sequence numbers are used up"));
             }
+            check(last_seq)?;
             let logged = match durability {
                 Durability::Memory => None,
                 _ => Some(self.log_locked(&mut commit, batch, first_seq)?),

@@ -16,6 +16,7 @@ mod health;
 mod iter;
 mod keyspace;
 mod keyspaces;
+mod newer;
 mod obsolete;
 mod open;
 mod options;

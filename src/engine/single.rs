@@ -21,6 +21,7 @@ impl Core {
         &self,
         keyspace: KeyspaceId,
         durability: Durability,
+        check: &dyn Fn(SeqNo) -> Result<()>,
         fill: impl FnOnce(&mut BatchBuilder) -> Result<()>,
     ) -> Result<SeqNo> {
         let batch = SINGLE.with_borrow_mut(|builder| {
@@ -32,6 +33,6 @@ impl Core {
             }
             Ok::<_, Error>(batch)
         })?;
-        self.timed_write(|| self.commit(&batch, &[keyspace], durability))
+        self.timed_write(|| self.commit(&batch, &[keyspace], durability, check))
     }
 }

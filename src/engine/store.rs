@@ -25,26 +25,40 @@ pub(crate) trait VersionedStore {
     fn visible_seq(&self) -> SeqNo;
 
     /// Sequence number of the newest commit that has a place in the order, visible or not.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the transaction layer, the next milestone"))]
     fn assigned_seq(&self) -> SeqNo;
+
+    /// Returns when everything up to `seq` is visible; `Poisoned` when that can no longer happen.
+    fn wait_visible(&self, seq: SeqNo) -> Result<()>;
 
     /// The value of a key as of a registered reader.
     fn read_at(&self, keyspace: &KeyspaceCore, key: &[u8], seq: SeqNo) -> Result<Option<Slice>>;
 
-    /// Sequence number of the newest visible version of a key, a deletion included; `None` when it has none left.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the transaction layer, the next milestone"))]
-    fn version_of(&self, keyspace: &KeyspaceCore, key: &[u8]) -> Result<Option<SeqNo>>;
+    /// The newest visible value of a key.
+    fn read_newest(&self, keyspace: &KeyspaceCore, key: &[u8]) -> Result<Option<Slice>>;
+
+    /// Whether a key has a visible version, a deletion included, that a registered reader at `seq` does not see.
+    fn changed_since(&self, keyspace: &KeyspaceCore, key: &[u8], seq: SeqNo) -> Result<bool>;
+
+    /// A key within bounds of which that is so, if there is one.
+    fn changed_in_range_since(
+        &self,
+        keyspace: &Arc<KeyspaceCore>,
+        bounds: &Bounds,
+        seq: SeqNo,
+    ) -> Result<Option<Vec<u8>>>;
 
     /// A cursor as of a registered reader.
     fn cursor_at(&self, keyspace: &Arc<KeyspaceCore>, reader: Registration, bounds: Bounds)
     -> Result<Cursor>;
 
-    /// Commits a batch over these keyspaces, whole or not at all.
+    /// Commits a batch over these keyspaces, whole or not at all. `check` is asked with the sequence number the commit
+    /// will have, in the order of these numbers and one at a time; its error is answered and nothing was done.
     fn commit_batch(
         &self,
         batch: &FrozenBatch,
         keyspaces: &[KeyspaceId],
         durability: Durability,
+        check: &dyn Fn(SeqNo) -> Result<()>,
     ) -> Result<SeqNo>;
 }
 
@@ -61,14 +75,29 @@ impl VersionedStore for Arc<Core> {
         self.commit.lock().next_seq.saturating_sub(1)
     }
 
+    fn wait_visible(&self, seq: SeqNo) -> Result<()> {
+        self.pipeline.wait_published(seq)
+    }
+
     fn read_at(&self, keyspace: &KeyspaceCore, key: &[u8], seq: SeqNo) -> Result<Option<Slice>> {
         self.get_at(keyspace, key, seq)
     }
 
-    fn version_of(&self, keyspace: &KeyspaceCore, key: &[u8]) -> Result<Option<SeqNo>> {
-        let view = keyspace.view();
-        let found = self.find(&view, key, self.pipeline.visible())?;
-        Ok(found.map(|(trailer, _)| trailer.seq()))
+    fn read_newest(&self, keyspace: &KeyspaceCore, key: &[u8]) -> Result<Option<Slice>> {
+        self.get(keyspace, key)
+    }
+
+    fn changed_since(&self, keyspace: &KeyspaceCore, key: &[u8], seq: SeqNo) -> Result<bool> {
+        self.find_newer(keyspace, key, seq)
+    }
+
+    fn changed_in_range_since(
+        &self,
+        keyspace: &Arc<KeyspaceCore>,
+        bounds: &Bounds,
+        seq: SeqNo,
+    ) -> Result<Option<Vec<u8>>> {
+        self.find_newer_in_range(keyspace, bounds, seq)
     }
 
     fn cursor_at(
@@ -85,8 +114,9 @@ impl VersionedStore for Arc<Core> {
         batch: &FrozenBatch,
         keyspaces: &[KeyspaceId],
         durability: Durability,
+        check: &dyn Fn(SeqNo) -> Result<()>,
     ) -> Result<SeqNo> {
-        self.commit(batch, keyspaces, durability)
+        self.commit(batch, keyspaces, durability, check)
     }
 }
 

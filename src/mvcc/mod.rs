@@ -1,3 +1,341 @@
 //! Transactions: four isolation levels over the engine's versioned store.
 //!
+//! * A transaction buffers its writes and commits them as one batch with one sequence number.
+//! * Every write takes an exclusive lock on its key, at every level, and keeps it until after the commit is visible.
+//!   So whoever gets a lock knows that the newest visible version of the key is the newest there is.
+//! * A snapshot is a sequence number. REPEATABLE READ is snapshot isolation with first updater wins (Berenson et al.,
+//!   "A Critique of ANSI SQL Isolation Levels", 1995); SERIALIZABLE adds the detection of dangerous structures
+//!   (Cahill et al., 2008; Ports and Grittner, 2012), see `ssi`.
+//! * READ UNCOMMITTED looks into the write sets of the transactions that hold the locks.
+//! * Plain writes pass without a lock while no transaction is open (`gate`), and take locks otherwise.
+//!
 //! Rank 5: uses the engine through its versioned store and knows nothing of logs, tables or compaction.
+
+mod commit;
+mod error;
+mod gate;
+mod info;
+mod iter;
+mod locks;
+mod options;
+mod plain;
+mod retry;
+mod ssi;
+mod txn;
+mod write_set;
+
+pub use info::{TransactionInfo, TransactionStats};
+pub use locks::{LockStats, VictimPolicy, WaitGraph};
+pub(crate) use iter::TxnIter;
+pub(crate) use locks::Mode;
+pub use options::{Isolation, LockWait, RetryPolicy, TransactionOptions};
+pub(crate) use txn::Txn;
+
+use crate::base::error::{Error, ErrorKind, Result};
+use crate::base::metrics::Counter;
+use crate::base::sync::{Mutex, Rank};
+use crate::base::types::KeyspaceId;
+use crate::engine::{Bounds, Core, KeyspaceCore, Registration, VersionedStore};
+use gate::Gate;
+use locks::{LockOptions, LockTable, OwnerInfo, Wait};
+use ssi::{Kind, Ssi, Tracker};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+use txn::{Shared, TxnId};
+use write_set::{Value, WriteSet};
+
+/// What all transactions of an open database share.
+pub(crate) struct Transactions {
+    pub(crate) core: Arc<Core>,
+    locks: LockTable,
+    ssi: Ssi,
+    gate: Gate,
+    next_id: AtomicU64,
+    /// The open transactions, prepared ones included.
+    open: Mutex<BTreeMap<TxnId, Arc<Shared>>>,
+    /// Transactions that may expire.
+    expiring: AtomicUsize,
+    /// Memory of all write sets.
+    write_bytes: AtomicUsize,
+    counters: Counters,
+}
+
+/// What happened so far.
+#[derive(Default)]
+struct Counters {
+    begun: Counter,
+    committed: Counter,
+    rolled_back: Counter,
+    write_conflicts: Counter,
+    serialization_conflicts: Counter,
+    expired: Counter,
+}
+
+impl Transactions {
+    /// No transaction is open.
+    pub(crate) fn new(core: Arc<Core>) -> Transactions {
+        let options = &core.options;
+        let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+        let locks = LockTable::new(
+            Arc::clone(&core.env.clock),
+            LockOptions {
+                victim: options.deadlock_victim,
+                reports_kept: options.deadlock_reports,
+                bytes_max: bytes(options.lock_bytes_max),
+            },
+        );
+        let ssi = Ssi::new(bytes(options.lock_bytes_max));
+        Transactions {
+            core,
+            locks,
+            ssi,
+            gate: Gate::new(),
+            next_id: AtomicU64::new(1),
+            open: Mutex::new(Rank::Leaf, BTreeMap::new()),
+            expiring: AtomicUsize::new(0),
+            write_bytes: AtomicUsize::new(0),
+            counters: Counters::default(),
+        }
+    }
+
+    fn now(&self) -> Duration {
+        self.core.env.clock.now()
+    }
+
+    fn new_id(&self) -> TxnId {
+        self.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Begins a transaction.
+    pub(crate) fn begin(self: &Arc<Self>, options: TransactionOptions) -> Result<Txn> {
+        check_options(&options)?;
+        self.core.health.check_open()?;
+        if !options.read_only {
+            self.core.health.check_writable()?;
+        }
+        let (id, started) = (self.new_id(), self.now());
+        let label: Option<Arc<str>> = options.label.as_deref().map(Arc::from);
+        let owner = self.locks.register(OwnerInfo {
+            id,
+            label: label.clone(),
+            level: options.isolation.name(),
+            priority: options.priority,
+            started,
+        });
+        let expires_at = options.expires_after.map(|age| started.saturating_add(age));
+        let shared = Arc::new(Shared {
+            id,
+            label,
+            isolation: options.isolation,
+            started,
+            expires_at,
+            owner,
+            writes: Mutex::new(Rank::Leaf, WriteSet::default()),
+            fate: txn::Fate::default(),
+        });
+        if !options.read_only {
+            self.gate.open();
+        }
+        if expires_at.is_some() {
+            self.expiring.fetch_add(1, Ordering::AcqRel);
+        }
+        self.open.lock().insert(id, Arc::clone(&shared));
+        self.counters.begun.add(1);
+        let txn = Txn::new(Arc::clone(self), shared, options);
+        if txn.options().isolation.has_snapshot() && !txn.options().lazy_snapshot {
+            txn.snapshot()?;
+        }
+        Ok(txn)
+    }
+
+    /// A transaction has ended and holds nothing any more.
+    fn forget(&self, shared: &Shared, options: &TransactionOptions) {
+        self.open.lock().remove(&shared.id);
+        if shared.expires_at.is_some() {
+            self.expiring.fetch_sub(1, Ordering::AcqRel);
+        }
+        if !options.read_only {
+            self.gate.close();
+        }
+    }
+
+    /// Registers what a transaction reads from, and tracks it if it is SERIALIZABLE.
+    fn take_snapshot(
+        &self,
+        shared: &Shared,
+        options: &TransactionOptions,
+    ) -> Result<(Registration, Option<Tracker>)> {
+        let take = || self.core.transaction_snapshot(shared.label.as_deref());
+        if options.isolation != Isolation::Serializable {
+            return Ok((take(), None));
+        }
+        // Commits that were numbered before they were recorded must be visible to the snapshot.
+        let recorded_since = self.ssi.enable(|| self.core.assigned_seq());
+        self.core.wait_visible(recorded_since)?;
+        let kind = if options.read_only { Kind::DeclaredReadOnly } else { Kind::Tracked };
+        let (registration, tracker) = self.ssi.begin(shared.id, kind, || {
+            let registration = take();
+            let seq = registration.seq();
+            (registration, seq)
+        });
+        Ok((registration, Some(tracker)))
+    }
+
+    // Locks.
+
+    fn lock_key(
+        &self,
+        shared: &Shared,
+        keyspace: &KeyspaceCore,
+        key: &[u8],
+        mode: Mode,
+        wait: LockWait,
+    ) -> Result<()> {
+        self.locked(wait, |wait| {
+            self.locks.acquire(&shared.owner, keyspace.id, key, mode, wait).map(|_| ())
+        })
+    }
+
+    fn lock_range(
+        &self,
+        shared: &Shared,
+        keyspace: &KeyspaceCore,
+        bounds: &Bounds,
+        wait: LockWait,
+    ) -> Result<()> {
+        let start = bounds.lower.as_deref().unwrap_or_default();
+        let end = bounds.upper.as_deref();
+        self.locked(wait, |wait| {
+            self.locks
+                .acquire_range(&shared.owner, keyspace.id, start, end, Mode::Exclusive, wait)
+                .map(|_| ())
+        })
+    }
+
+    /// Takes a lock by `acquire`, in pieces of time where a holder may expire meanwhile.
+    fn locked(&self, wait: LockWait, acquire: impl Fn(Wait) -> Result<()>) -> Result<()> {
+        let timeout = match wait {
+            LockWait::NoWait => return self.without_expired(|| acquire(Wait::No)),
+            LockWait::Default => self.core.options.lock_timeout,
+            LockWait::Timeout(timeout) => timeout,
+        };
+        if self.expiring.load(Ordering::Acquire) == 0 {
+            return acquire(Wait::Upto(timeout));
+        }
+        let deadline = self.now().saturating_add(timeout);
+        loop {
+            let left = deadline.saturating_sub(self.now());
+            let slice = self.until_next_expiry().map_or(left, |next| next.min(left));
+            match acquire(Wait::Upto(slice)) {
+                Err(error) if error.kind() == ErrorKind::LockTimeout && slice < left => self.expire_due(),
+                other => return other,
+            }
+        }
+    }
+
+    fn without_expired(&self, acquire: impl Fn() -> Result<()>) -> Result<()> {
+        match acquire() {
+            Err(error)
+                if error.kind() == ErrorKind::LockTimeout && self.expiring.load(Ordering::Acquire) > 0 =>
+            {
+                self.expire_due();
+                acquire()
+            }
+            other => other,
+        }
+    }
+
+    /// Time until the next transaction expires.
+    fn until_next_expiry(&self) -> Option<Duration> {
+        let now = self.now();
+        let open = self.open.lock();
+        let next = open.values().filter_map(|shared| shared.expires_at).filter(|at| *at > now).min();
+        next.map(|at| at.saturating_sub(now))
+    }
+
+    /// Rolls back what was open for longer than it asked for.
+    fn expire_due(&self) {
+        let now = self.now();
+        let is_due = |shared: &&Arc<Shared>| shared.expires_at.is_some_and(|at| at <= now);
+        let due: Vec<Arc<Shared>> = self.open.lock().values().filter(is_due).cloned().collect();
+        for shared in due {
+            if shared.fate.expire() {
+                self.counters.expired.add(1);
+                *shared.writes.lock() = WriteSet::default();
+                self.locks.release_all(&shared.owner);
+            }
+        }
+    }
+
+    // What READ UNCOMMITTED sees.
+
+    /// The uncommitted value of a key, when a transaction has written it.
+    fn dirty(&self, keyspace: KeyspaceId, key: &[u8]) -> Option<Value> {
+        let holder = self.locks.exclusive_holder(keyspace, key)?;
+        let shared = self.open.lock().get(&holder).cloned()?;
+        let value = shared.writes.lock().get(keyspace, key);
+        value
+    }
+
+    /// What `look` finds in the write sets of all transactions but this one.
+    fn others<T>(&self, id: TxnId, look: impl Fn(&WriteSet) -> Option<T>) -> Vec<T> {
+        let open: Vec<Arc<Shared>> = self.open.lock().values().cloned().collect();
+        open.iter().filter(|shared| shared.id != id).filter_map(|shared| look(&shared.writes.lock())).collect()
+    }
+
+    // Memory.
+
+    /// Refuses a write of `more` bytes to a transaction that would then have `bytes`.
+    fn check_room(&self, bytes: usize, more: usize) -> Result<()> {
+        let options = &self.core.options;
+        if bytes as u64 > options.transaction_bytes_max {
+            let limit = options.transaction_bytes_max;
+            return Err(Error::new(
+                ErrorKind::LimitExceeded,
+                format!("a transaction holds at most {limit} bytes of writes (transaction_bytes_max); commit in parts"),
+            ));
+        }
+        let all = self.write_bytes.load(Ordering::Relaxed).saturating_add(more);
+        if all as u64 > options.transactions_bytes_max {
+            let limit = options.transactions_bytes_max;
+            return Err(Error::new(
+                ErrorKind::LimitExceeded,
+                format!(
+                    "all open transactions together hold at most {limit} bytes of writes (transactions_bytes_max)"
+                ),
+            ));
+        }
+        Ok(())
+    }
+
+    fn charge(&self, before: usize, after: usize) {
+        if after >= before {
+            self.write_bytes.fetch_add(after.saturating_sub(before), Ordering::Relaxed);
+        } else {
+            self.write_bytes.fetch_sub(before.saturating_sub(after), Ordering::Relaxed);
+        }
+    }
+
+    fn count_conflict(&self, error: &Error) {
+        match error.conflict().map(|conflict| conflict.reason) {
+            Some(crate::base::conflict::ConflictReason::Write) => self.counters.write_conflicts.add(1),
+            Some(_) => self.counters.serialization_conflicts.add(1),
+            None => {}
+        }
+    }
+}
+
+fn check_options(options: &TransactionOptions) -> Result<()> {
+    let problem = if options.optimistic && !options.isolation.has_snapshot() {
+        "an optimistic transaction is REPEATABLE READ or SERIALIZABLE"
+    } else if options.optimistic && options.read_only {
+        "a read-only transaction takes no locks: it cannot be optimistic"
+    } else if options.durability == Some(crate::engine::Durability::Memory) {
+        "a transaction cannot have durability Memory"
+    } else {
+        return Ok(());
+    };
+    Err(Error::new(ErrorKind::InvalidArgument, problem))
+}

@@ -15,14 +15,21 @@ fn versions_are_numbered_in_commit_order_and_survive_a_flush() {
     let db = open();
     let keyspace = db.default_keyspace();
     let (store, core_keyspace) = (keyspace.store(), keyspace.core_keyspace());
-    assert_eq!(store.version_of(core_keyspace, b"k").unwrap(), None);
+    let changed = |seq| {
+        let in_range = store.changed_in_range_since(core_keyspace, &Bounds::default(), seq).unwrap();
+        let changed = store.changed_since(core_keyspace, b"k", seq).unwrap();
+        assert_eq!(in_range.is_some(), changed, "since {seq}");
+        changed
+    };
+    assert!(!changed(0));
     db.put("k", "1").unwrap();
     let reader = store.snapshot();
     db.delete("k").unwrap();
     let deleted = store.visible_seq();
-    assert_eq!(store.version_of(core_keyspace, b"k").unwrap(), Some(deleted));
+    assert!(changed(0) && changed(reader.seq()) && !changed(deleted));
     assert_eq!(store.assigned_seq(), deleted);
     db.flush().unwrap();
+    assert!(changed(0) && changed(reader.seq()) && !changed(deleted));
     assert_eq!(store.read_at(core_keyspace, b"k", reader.seq()).unwrap().unwrap(), "1");
     assert_eq!(store.read_at(core_keyspace, b"k", deleted).unwrap(), None);
     let mut cursor = store.cursor_at(core_keyspace, reader, Bounds::default()).unwrap();

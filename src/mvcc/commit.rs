@@ -1,0 +1,133 @@
+//! The commit of a transaction: locks (if it was optimistic), one batch, the check for dangerous structures in the
+//! order of commits, and only after it is visible the end of its locks.
+
+use super::error::serialization;
+use super::locks::Mode;
+use super::ssi::Tracker;
+use super::txn::{Claim, Txn, TxnId};
+use super::Transactions;
+use crate::base::error::{Error, ErrorKind, Result};
+use crate::base::types::{KeyspaceId, SeqNo};
+use crate::engine::{Durability, KeyspaceCore, VersionedStore};
+use crate::wal::{BatchBuilder, FrozenBatch, ops};
+use std::sync::Arc;
+
+impl Txn {
+    /// Commits; answers the sequence number of its last operation, or of its snapshot if it wrote nothing.
+    pub(crate) fn commit(self, durability: Option<Durability>) -> Result<SeqNo> {
+        self.commit_with(durability, |_| Ok(()))
+    }
+
+    /// Commits together with what `add` puts into the batch.
+    pub(crate) fn commit_with(
+        self,
+        durability: Option<Durability>,
+        add: impl FnOnce(&mut BatchBuilder) -> Result<()>,
+    ) -> Result<SeqNo> {
+        self.check_usable()?;
+        let durability = self.manager.core.durability(durability.or(self.options.durability));
+        if durability == Durability::Memory {
+            return Err(Error::new(
+                ErrorKind::InvalidArgument,
+                "a transaction cannot have durability Memory: after a crash part of it would be there",
+            ));
+        }
+        if !self.shared.fate.settle() {
+            return Err(super::error::expired(self.id()));
+        }
+        let result = self.try_commit(durability, add);
+        if let Err(error) = &result {
+            self.manager.count_conflict(error);
+        } else {
+            self.manager.counters.committed.add(1);
+            self.end();
+        }
+        result.map_err(|error| self.failed(error))
+    }
+
+    fn try_commit(
+        &self,
+        durability: Durability,
+        add: impl FnOnce(&mut BatchBuilder) -> Result<()>,
+    ) -> Result<SeqNo> {
+        let mut batch = BatchBuilder::new();
+        self.shared.writes.lock().append_to(&mut batch)?;
+        add(&mut batch)?;
+        if self.options.optimistic {
+            self.validate()?;
+        }
+        if batch.count() == 0 {
+            return self.commit_reads();
+        }
+        self.manager.commit_batch(&batch, durability, self.tracker.borrow().as_ref(), self.id())
+    }
+
+    /// The commit of a transaction that wrote nothing.
+    fn commit_reads(&self) -> Result<SeqNo> {
+        if let Some(tracker) = &*self.tracker.borrow() {
+            self.manager.ssi.commit_read_only(tracker).map_err(|danger| serialization(&danger, self.id()))?;
+        }
+        self.check_reader()?;
+        Ok(self.snapshot_seq().unwrap_or_else(|| self.manager.core.visible_seq()))
+    }
+
+    /// Locks what an optimistic transaction wrote and claimed, in an order in which such commits cannot deadlock with
+    /// each other, and makes sure that nobody changed it since the snapshot.
+    pub(super) fn validate(&self) -> Result<()> {
+        let keyspaces = self.keyspaces.borrow();
+        let find = |id: KeyspaceId| keyspaces.iter().find(|keyspace| keyspace.id == id);
+        let mut keys: Vec<(Arc<KeyspaceCore>, Box<[u8]>)> = Vec::new();
+        for (id, key, _) in self.shared.writes.lock().iter() {
+            keys.extend(find(id).map(|keyspace| (Arc::clone(keyspace), Box::from(key))));
+        }
+        for claim in &*self.claims.borrow() {
+            if let Claim::Key(keyspace, key) = claim {
+                keys.push((Arc::clone(keyspace), key.clone()));
+            }
+        }
+        keys.sort_unstable_by(|a, b| (a.0.id, &a.1).cmp(&(b.0.id, &b.1)));
+        keys.dedup_by(|a, b| a.0.id == b.0.id && a.1 == b.1);
+        for (keyspace, key) in &keys {
+            self.lock_key(keyspace, key, Mode::Exclusive)?;
+        }
+        for claim in &*self.claims.borrow() {
+            if let Claim::Range(keyspace, bounds) = claim {
+                self.lock_range(keyspace, bounds)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Transactions {
+    /// Commits a batch whose keys are locked; answers the sequence number of its last operation.
+    pub(super) fn commit_batch(
+        &self,
+        batch: &BatchBuilder,
+        durability: Durability,
+        tracker: Option<&Tracker>,
+        id: TxnId,
+    ) -> Result<SeqNo> {
+        let frozen = batch.freeze();
+        let check = |seq: SeqNo| self.check_and_record(&frozen, tracker, seq, id);
+        self.core.timed_write(|| self.core.commit_batch(&frozen, batch.keyspaces(), durability, &check))
+    }
+
+    /// Under the commit lock: whether the commit with this number may be, and what SERIALIZABLE transactions must know
+    /// of it.
+    fn check_and_record(
+        &self,
+        batch: &FrozenBatch,
+        tracker: Option<&Tracker>,
+        seq: SeqNo,
+        id: TxnId,
+    ) -> Result<()> {
+        if tracker.is_none() && !self.ssi.is_recording() {
+            return Ok(());
+        }
+        let malformed = || Error::new(ErrorKind::InvalidArgument, "a batch that was not encoded here");
+        let writes = ops(&batch.bytes).map_err(|_| malformed())?.filter_map(Result::ok);
+        let writes = writes.map(|op| (op.keyspace, op.key));
+        self.ssi.check_and_record(tracker, writes, seq).map_err(|danger| serialization(&danger, id))
+    }
+}

@@ -1,0 +1,88 @@
+//! Whether a plain write may pass without locks: it may while no transaction is open.
+//!
+//! A plain write announces itself in one of a few counters, then looks whether a transaction is open. A transaction
+//! counts itself as open, then waits until every counter is zero. One of the two sees the other (both sides write
+//! before they read, in one total order), so once `open` has returned, every plain write has either been published
+//! or takes locks. The counters are spread over cache lines, so that writers on different processors do not share
+//! one.
+
+use crate::base::metrics::thread_stripe;
+use crate::base::sync::{Condvar, Mutex, Rank};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::SeqCst;
+
+/// Counters of passing writes.
+const STRIPES: usize = 16;
+
+#[derive(Default)]
+#[repr(align(128))]
+struct Stripe(AtomicU64);
+
+/// The gate. See the module's doc.
+pub(crate) struct Gate {
+    open: AtomicU64,
+    passing: [Stripe; STRIPES],
+    /// Transactions that wait for writes to pass.
+    drained: Condvar,
+    turn: Mutex<()>,
+}
+
+impl Gate {
+    pub(crate) fn new() -> Gate {
+        Gate {
+            open: AtomicU64::new(0),
+            passing: Default::default(),
+            drained: Condvar::default(),
+            turn: Mutex::new(Rank::Leaf, ()),
+        }
+    }
+
+    /// Lets a plain write pass until the answer is dropped; `None` while a transaction is open: then it takes locks.
+    #[inline]
+    pub(crate) fn pass(&self) -> Option<Pass<'_>> {
+        let stripe = self.passing.get(thread_stripe() % STRIPES)?;
+        stripe.0.fetch_add(1, SeqCst);
+        let pass = Pass { gate: self, stripe };
+        (self.open.load(SeqCst) == 0).then_some(pass)
+    }
+
+    /// Counts a transaction as open, and returns when no write passes any more. To be followed by [`close`](Gate::close).
+    pub(crate) fn open(&self) {
+        self.open.fetch_add(1, SeqCst);
+        if self.is_drained() {
+            return;
+        }
+        let mut turn = self.turn.lock();
+        while !self.is_drained() {
+            self.drained.wait(&mut turn);
+        }
+    }
+
+    /// The end of a transaction.
+    pub(crate) fn close(&self) {
+        self.open.fetch_sub(1, SeqCst);
+    }
+
+    fn is_drained(&self) -> bool {
+        self.passing.iter().all(|stripe| stripe.0.load(SeqCst) == 0)
+    }
+}
+
+/// A write that passes.
+pub(crate) struct Pass<'a> {
+    gate: &'a Gate,
+    stripe: &'a Stripe,
+}
+
+impl Drop for Pass<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.stripe.0.fetch_sub(1, SeqCst);
+        if self.gate.open.load(SeqCst) > 0 {
+            // The turn is taken so that a transaction between its look and its wait does not miss this.
+            let turn = self.gate.turn.lock();
+            drop(turn);
+            self.gate.drained.notify_all();
+        }
+    }
+}

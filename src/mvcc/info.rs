@@ -1,0 +1,116 @@
+//! Who is open and holds what, and what happened so far.
+
+use super::Transactions;
+use super::locks::{HeldLock, LockStats};
+use super::options::Isolation;
+use std::fmt;
+use std::time::Duration;
+
+/// An open transaction, for reports. See [`Db::transactions`](crate::Db::transactions).
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct TransactionInfo {
+    /// Its number, which also stands in errors and deadlock reports.
+    pub id: u64,
+    /// What it was called.
+    pub label: Option<String>,
+    /// Its level.
+    pub isolation: Isolation,
+    /// How long it is open.
+    pub age: Duration,
+    /// Keys written and not committed yet.
+    pub writes: usize,
+    /// Memory of these writes.
+    pub write_bytes: usize,
+    /// Locks it holds.
+    pub locks: Vec<HeldLock>,
+    /// What it waits for at this moment, in words.
+    pub waiting_for: Option<String>,
+}
+
+impl fmt::Display for TransactionInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "transaction {}", self.id)?;
+        if let Some(label) = &self.label {
+            write!(f, " {label:?}")?;
+        }
+        write!(
+            f,
+            ", {}, open for {:?}: {} keys written ({} bytes), {} locks",
+            self.isolation,
+            self.age,
+            self.writes,
+            self.write_bytes,
+            self.locks.len()
+        )?;
+        match &self.waiting_for {
+            Some(what) => write!(f, ", waits for {what}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What transactions did so far. See [`Db::transaction_stats`](crate::Db::transaction_stats).
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct TransactionStats {
+    /// Transactions begun.
+    pub begun: u64,
+    /// Committed.
+    pub committed: u64,
+    /// Rolled back, by their owner or after an error.
+    pub rolled_back: u64,
+    /// Commits refused because a key was changed after the snapshot, found at commit.
+    pub write_conflicts: u64,
+    /// Commits refused because there would be no serial order.
+    pub serialization_conflicts: u64,
+    /// Rolled back for their age.
+    pub expired: u64,
+    /// Open now.
+    pub open: usize,
+    /// Memory of all uncommitted writes.
+    pub write_bytes: usize,
+    /// The lock table.
+    pub locks: LockStats,
+}
+
+impl Transactions {
+    /// All open transactions, oldest first.
+    pub(crate) fn list(&self) -> Vec<TransactionInfo> {
+        let open: Vec<_> = self.open.lock().values().cloned().collect();
+        let now = self.now();
+        let info = open.into_iter().map(|shared| {
+            let (writes, write_bytes) = {
+                let writes = shared.writes.lock();
+                (writes.len(), writes.bytes())
+            };
+            TransactionInfo {
+                id: shared.id,
+                label: shared.label.as_deref().map(str::to_string),
+                isolation: shared.isolation,
+                age: now.saturating_sub(shared.started),
+                writes,
+                write_bytes,
+                locks: self.locks.held_by(&shared.owner),
+                waiting_for: self.locks.waiting_for(&shared.owner).map(|wanted| wanted.to_string()),
+            }
+        });
+        info.collect()
+    }
+
+    /// What happened so far.
+    pub(crate) fn stats(&self) -> TransactionStats {
+        let counters = &self.counters;
+        TransactionStats {
+            begun: counters.begun.get(),
+            committed: counters.committed.get(),
+            rolled_back: counters.rolled_back.get(),
+            write_conflicts: counters.write_conflicts.get(),
+            serialization_conflicts: counters.serialization_conflicts.get(),
+            expired: counters.expired.get(),
+            open: self.open.lock().len(),
+            write_bytes: self.write_bytes.load(std::sync::atomic::Ordering::Relaxed),
+            locks: self.locks.stats(),
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! Iteration inside a transaction: committed entries with uncommitted writes laid over them, from both ends.
+//!
+//! Each end remembers the key it yielded last and looks for the next one on both sides, in the store and in the
+//! writes; where both have it the write wins. SERIALIZABLE transactions note how far they have looked, gaps included,
+//! as they go.
+
+use super::txn::Txn;
+use super::write_set::Value;
+use crate::base::error::{Error, Result};
+use crate::base::slice::Slice;
+use crate::base::types::SeqNo;
+use crate::engine::{Bounds, Cursor, KeyspaceCore, VersionedStore};
+use std::ops::Bound;
+use std::sync::Arc;
+
+/// An entry.
+type Item = (Slice, Slice);
+
+/// An iterator inside a transaction. See the module's doc.
+pub(crate) struct TxnIter<'t> {
+    txn: &'t Txn,
+    keyspace: Arc<KeyspaceCore>,
+    bounds: Bounds,
+    /// Where the front goes on.
+    lower: Bound<Vec<u8>>,
+    /// Where the back goes on.
+    upper: Bound<Vec<u8>>,
+    front: Option<Cursor>,
+    back: Option<Cursor>,
+    /// What is visible to the cursors of a transaction without a snapshot.
+    cursors_seq: SeqNo,
+    error: Option<Error>,
+    ended: bool,
+}
+
+impl<'t> TxnIter<'t> {
+    /// Over the keys of a keyspace within bounds; an error is yielded as the first item.
+    pub(crate) fn new(txn: &'t Txn, keyspace: Result<Arc<KeyspaceCore>>, bounds: Bounds) -> Result<TxnIter<'t>> {
+        let keyspace = keyspace?;
+        let lower = bounds.lower.clone().map_or(Bound::Unbounded, Bound::Included);
+        let upper = bounds.upper.clone().map_or(Bound::Unbounded, Bound::Excluded);
+        let mut iter = TxnIter {
+            txn,
+            keyspace,
+            bounds,
+            lower,
+            upper,
+            front: None,
+            back: None,
+            cursors_seq: 0,
+            error: None,
+            ended: false,
+        };
+        // One state for the whole iteration, as of now.
+        iter.front = Some(iter.cursor()?);
+        Ok(iter)
+    }
+
+    fn cursor(&mut self) -> Result<Cursor> {
+        let reader = self.txn.reader()?;
+        self.cursors_seq = reader.seq();
+        let mut cursor = self.txn.store().cursor_at(&self.keyspace, reader, self.bounds.clone())?;
+        seek_front(&mut cursor, &self.lower)?;
+        Ok(cursor)
+    }
+
+    /// READ UNCOMMITTED promises no snapshot but no missing rows either: what was uncommitted a step ago may be
+    /// committed by now.
+    fn refresh(&mut self) -> Result<()> {
+        if self.txn.reads_uncommitted() && self.txn.store().visible_seq() != self.cursors_seq {
+            self.back = None;
+            self.front = Some(self.cursor()?);
+        }
+        Ok(())
+    }
+
+    /// Makes the front go on at the first key at or after this one, within what is left.
+    pub(crate) fn seek(&mut self, key: &[u8]) -> Result<()> {
+        if let Some(error) = self.error.take() {
+            return Err(error);
+        }
+        let is_inside = self.bounds.lower.as_ref().is_none_or(|lower| key >= lower.as_slice());
+        self.lower = match (is_inside, &self.bounds.lower) {
+            (false, Some(lower)) => Bound::Included(lower.clone()),
+            _ => Bound::Included(key.to_vec()),
+        };
+        if let Some(front) = &mut self.front {
+            seek_front(front, &self.lower)?;
+        }
+        Ok(())
+    }
+
+    fn step_front(&mut self) -> Result<Option<Item>> {
+        self.txn.check_usable()?;
+        self.refresh()?;
+        loop {
+            let Some(front) = self.front.as_mut() else { return Ok(None) };
+            let stored = front.valid() && is_below(front.key(), &self.upper);
+            let written = self.txn.overlay_first(self.keyspace.id, borrow(&self.lower), borrow(&self.upper));
+            let order = match (&written, stored) {
+                (None, false) => {
+                    self.note_front_end();
+                    return Ok(None);
+                }
+                (None, true) => std::cmp::Ordering::Greater,
+                (Some(_), false) => std::cmp::Ordering::Less,
+                (Some((key, _)), true) => key.as_slice().cmp(front.key()),
+            };
+            let (key, value) = match written {
+                Some((key, value)) if order.is_le() => (key, value),
+                _ => (front.key().to_vec(), Some(front.value_slice())),
+            };
+            if order.is_ge() {
+                front.next()?;
+            }
+            self.txn.note_range(self.keyspace.id, start_of(&self.lower), Some(&successor(&key)));
+            self.lower = Bound::Excluded(key.clone());
+            if let Some(value) = value {
+                self.txn.check_reader()?;
+                return Ok(Some((Slice::from(key), value)));
+            }
+        }
+    }
+
+    fn step_back(&mut self) -> Result<Option<Item>> {
+        self.txn.check_usable()?;
+        self.refresh()?;
+        if self.back.is_none() {
+            let Some(front) = &self.front else { return Ok(None) };
+            let mut back = front.fork();
+            seek_back(&mut back, &self.upper)?;
+            self.back = Some(back);
+        }
+        loop {
+            let Some(back) = self.back.as_mut() else { return Ok(None) };
+            let stored = back.valid() && is_above(back.key(), &self.lower);
+            let written = self.txn.overlay_last(self.keyspace.id, borrow(&self.lower), borrow(&self.upper));
+            let order = match (&written, stored) {
+                (None, false) => {
+                    self.note_back_end();
+                    return Ok(None);
+                }
+                (None, true) => std::cmp::Ordering::Less,
+                (Some(_), false) => std::cmp::Ordering::Greater,
+                (Some((key, _)), true) => key.as_slice().cmp(back.key()),
+            };
+            let (key, value) = match written {
+                Some((key, value)) if order.is_ge() => (key, value),
+                _ => (back.key().to_vec(), Some(back.value_slice())),
+            };
+            if order.is_le() {
+                back.prev()?;
+            }
+            self.txn.note_range(self.keyspace.id, &key, end_of(&self.upper).as_deref());
+            self.upper = Bound::Excluded(key.clone());
+            if let Some(value) = value {
+                self.txn.check_reader()?;
+                return Ok(Some((Slice::from(key), value)));
+            }
+        }
+    }
+
+    /// All that was left has been looked at.
+    fn note_front_end(&self) {
+        self.txn.note_range(self.keyspace.id, start_of(&self.lower), end_of(&self.upper).as_deref());
+    }
+
+    fn note_back_end(&self) {
+        self.note_front_end();
+    }
+
+    fn yielded(&mut self, step: Result<Option<Item>>) -> Option<Result<Item>> {
+        if !matches!(step, Ok(Some(_))) {
+            self.ended = true;
+        }
+        step.map_err(|error| self.txn.failed(error)).transpose()
+    }
+}
+
+impl Iterator for TxnIter<'_> {
+    type Item = Result<Item>;
+
+    fn next(&mut self) -> Option<Result<Item>> {
+        if self.ended {
+            return None;
+        }
+        let step = self.step_front();
+        self.yielded(step)
+    }
+}
+
+impl DoubleEndedIterator for TxnIter<'_> {
+    fn next_back(&mut self) -> Option<Result<Item>> {
+        if self.ended {
+            return None;
+        }
+        let step = self.step_back();
+        self.yielded(step)
+    }
+}
+
+/// A key with its uncommitted value.
+pub(crate) type Written = (Vec<u8>, Value);
+
+fn borrow(bound: &Bound<Vec<u8>>) -> Bound<&[u8]> {
+    bound.as_ref().map(Vec::as_slice)
+}
+
+fn seek_front(cursor: &mut Cursor, lower: &Bound<Vec<u8>>) -> Result<()> {
+    match lower {
+        Bound::Unbounded => cursor.seek_to_first(),
+        Bound::Included(key) => cursor.seek(key),
+        Bound::Excluded(key) => {
+            cursor.seek(key)?;
+            if cursor.valid() && cursor.key() == key.as_slice() { cursor.next() } else { Ok(()) }
+        }
+    }
+}
+
+fn seek_back(cursor: &mut Cursor, upper: &Bound<Vec<u8>>) -> Result<()> {
+    match upper {
+        Bound::Unbounded => cursor.seek_to_last(),
+        Bound::Included(key) => cursor.seek_for_prev(key),
+        Bound::Excluded(key) => {
+            cursor.seek_for_prev(key)?;
+            if cursor.valid() && cursor.key() == key.as_slice() { cursor.prev() } else { Ok(()) }
+        }
+    }
+}
+
+fn is_below(key: &[u8], upper: &Bound<Vec<u8>>) -> bool {
+    match upper {
+        Bound::Unbounded => true,
+        Bound::Included(upper) => key <= upper.as_slice(),
+        Bound::Excluded(upper) => key < upper.as_slice(),
+    }
+}
+
+fn is_above(key: &[u8], lower: &Bound<Vec<u8>>) -> bool {
+    match lower {
+        Bound::Unbounded => true,
+        Bound::Included(lower) => key >= lower.as_slice(),
+        Bound::Excluded(lower) => key > lower.as_slice(),
+    }
+}
+
+/// The first key that a range from here can have. The key that was excluded was looked at, so it may be in.
+fn start_of(lower: &Bound<Vec<u8>>) -> &[u8] {
+    match lower {
+        Bound::Unbounded => &[],
+        Bound::Included(key) | Bound::Excluded(key) => key,
+    }
+}
+
+/// The first key that a range up to here cannot have.
+fn end_of(upper: &Bound<Vec<u8>>) -> Option<Vec<u8>> {
+    match upper {
+        Bound::Unbounded => None,
+        Bound::Excluded(key) => Some(key.clone()),
+        Bound::Included(key) => Some(successor(key)),
+    }
+}
+
+/// The next key in byte order.
+fn successor(key: &[u8]) -> Vec<u8> {
+    let mut next = key.to_vec();
+    next.push(0);
+    next
+}
