@@ -44,6 +44,6 @@ pub use base::slice::Slice;
 pub use db::{Batch, Db, Keyspace, Receipt, Snapshot};
 pub use engine::{
     CompactionStyle, Compression, Cursor, Durability, Event, EventListener, FilterKind, Iter,
-    KeyspaceOptions, KeyspaceStats, Latency, LevelStats, Options, ReadMode, ResolvedOptions, Stats,
-    VerifyReport, WriteOptions,
+    KeyspaceOptions, KeyspaceStats, Latency, LevelStats, Options, Pin, PinKind, ReadMode, ResolvedOptions,
+    SnapshotAgePolicy, Stats, VerifyReport, WriteOptions,
 };

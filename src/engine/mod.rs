@@ -13,12 +13,14 @@ mod epoch_cell;
 mod events;
 mod flush;
 mod health;
+mod history;
 mod iter;
 mod keyspace;
 mod keyspaces;
 mod obsolete;
 mod open;
 mod options;
+mod pins;
 mod pipeline;
 mod read;
 mod replayed;
@@ -41,8 +43,9 @@ pub(crate) use keyspace::KeyspaceCore;
 pub(crate) use open::{Threads, open};
 pub use options::{
     CompactionStyle, Compression, Durability, FilterKind, KeyspaceOptions, Options, ReadMode,
-    ResolvedOptions, WriteOptions,
+    ResolvedOptions, SnapshotAgePolicy, WriteOptions,
 };
+pub use pins::{Pin, PinKind};
 pub(crate) use snapshot::Registration;
 pub use stats::{KeyspaceStats, Latency, LevelStats, Stats};
 pub(crate) use store::VersionedStore;

@@ -76,6 +76,19 @@ pub enum ReadMode {
     Pread,
 }
 
+/// What becomes of readers (snapshots, iterators, cursors, transactions) older than
+/// [`Options::max_snapshot_age`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum SnapshotAgePolicy {
+    /// The listener is told, once for each.
+    #[default]
+    Warn,
+    /// As `Warn`, and they are given up: each of their reads fails with
+    /// [`SnapshotTooOld`](crate::ErrorKind::SnapshotTooOld) from then on, and what they held may be dropped.
+    Fail,
+}
+
 /// Settings of one keyspace, stored in the database when the keyspace is created.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyspaceOptions {
@@ -350,6 +363,9 @@ pub struct Options {
     pub(crate) free_space_min: u64,
     pub(crate) file_mode: u32,
     pub(crate) directory_mode: u32,
+    pub(crate) max_snapshot_age: Option<Duration>,
+    pub(crate) snapshot_age_policy: SnapshotAgePolicy,
+    pub(crate) retention: Option<Duration>,
     pub(crate) listener: Option<Arc<dyn EventListener>>,
     pub(crate) keyspace: KeyspaceOptions,
 }
@@ -380,6 +396,9 @@ impl Default for Options {
             free_space_min: 16 * MIB,
             file_mode: 0o600,
             directory_mode: 0o700,
+            max_snapshot_age: None,
+            snapshot_age_policy: SnapshotAgePolicy::default(),
+            retention: None,
             listener: None,
             keyspace: KeyspaceOptions::default(),
         }
@@ -555,6 +574,48 @@ impl Options {
         self
     }
 
+    /// Age above which snapshots, iterators, cursors and transactions count as forgotten, since the versions they hold
+    /// cannot be dropped; see [`snapshot_age_policy`](Options::snapshot_age_policy). An iterator over a snapshot is as
+    /// old as the snapshot. Default: none.
+    pub fn max_snapshot_age(mut self, age: Duration) -> Self {
+        self.max_snapshot_age = Some(age);
+        self
+    }
+
+    /// What becomes of readers older than [`max_snapshot_age`](Options::max_snapshot_age). Default:
+    /// [`SnapshotAgePolicy::Warn`].
+    ///
+    /// ```
+    /// # fn main() -> esker::Result<()> {
+    /// use esker::{ErrorKind, Options, SnapshotAgePolicy};
+    /// use std::time::Duration;
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let db = Options::new()
+    ///     .max_snapshot_age(Duration::from_millis(20))
+    ///     .snapshot_age_policy(SnapshotAgePolicy::Fail)
+    ///     .open(dir.path())?;
+    /// let snapshot = db.snapshot();
+    /// # std::thread::sleep(Duration::from_millis(30));
+    /// // ... 30 ms later:
+    /// assert_eq!(snapshot.get("k").unwrap_err().kind(), ErrorKind::SnapshotTooOld);
+    /// # Ok(()) }
+    /// ```
+    pub fn snapshot_age_policy(mut self, policy: SnapshotAgePolicy) -> Self {
+        self.snapshot_age_policy = policy;
+        self
+    }
+
+    /// How long overwritten and deleted values stay readable through [`Db::snapshot_at`](crate::Db::snapshot_at) and
+    /// [`Db::snapshot_at_time`](crate::Db::snapshot_at_time), by the calendar clock. They take space as long. Default:
+    /// none; they go as soon as no reader needs them.
+    ///
+    /// The window begins when the database is first opened with retention, and goes on through reopening as long as
+    /// every open asks for it. Keyspaces with [`CompactionStyle::Fifo`] drop their oldest tables nevertheless.
+    pub fn retention(mut self, window: Duration) -> Self {
+        self.retention = Some(window);
+        self
+    }
+
     /// Is told about flushes, compactions, stalls, damage and healing.
     pub fn listener(mut self, listener: Arc<dyn EventListener>) -> Self {
         self.listener = Some(listener);
@@ -581,6 +642,12 @@ impl Options {
         }
         if self.sync_interval == Some(Duration::ZERO) {
             problems.push("sync_interval must not be zero; use Durability::Disk".to_string());
+        }
+        if self.max_snapshot_age == Some(Duration::ZERO) {
+            problems.push("max_snapshot_age must not be zero".to_string());
+        }
+        if self.retention == Some(Duration::ZERO) {
+            problems.push("retention must not be zero; leave it out for none".to_string());
         }
         self.keyspace.problems(&mut problems);
         report(problems)
@@ -613,6 +680,9 @@ impl Options {
             rate_limit: self.rate_limit,
             max_open_files: self.max_open_files,
             free_space_min: self.free_space_min,
+            max_snapshot_age: self.max_snapshot_age,
+            snapshot_age_policy: self.snapshot_age_policy,
+            retention: self.retention,
         }
     }
 }
@@ -655,6 +725,12 @@ pub struct ResolvedOptions {
     pub max_open_files: usize,
     /// See [`Options::free_space_min`].
     pub free_space_min: u64,
+    /// See [`Options::max_snapshot_age`].
+    pub max_snapshot_age: Option<Duration>,
+    /// See [`Options::snapshot_age_policy`].
+    pub snapshot_age_policy: SnapshotAgePolicy,
+    /// See [`Options::retention`].
+    pub retention: Option<Duration>,
 }
 
 impl fmt::Display for ResolvedOptions {
@@ -675,7 +751,10 @@ impl fmt::Display for ResolvedOptions {
         writeln!(f, "stall_timeout            {:?}", self.stall_timeout)?;
         writeln!(f, "rate_limit               {}", self.rate_limit)?;
         writeln!(f, "max_open_files           {}", self.max_open_files)?;
-        write!(f, "free_space_min           {}", self.free_space_min)
+        writeln!(f, "free_space_min           {}", self.free_space_min)?;
+        writeln!(f, "max_snapshot_age         {:?}", self.max_snapshot_age)?;
+        writeln!(f, "snapshot_age_policy      {:?}", self.snapshot_age_policy)?;
+        write!(f, "retention                {:?}", self.retention)
     }
 }
 
