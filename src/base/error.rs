@@ -1,5 +1,7 @@
 //! Errors: one type, few kinds chosen by what the caller can do, structured details inside. Plain data only.
 
+use super::conflict::Conflict;
+use super::deadlock::DeadlockReport;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -18,6 +20,8 @@ pub enum ErrorKind {
     Deadlock,
     /// A lock was not granted in time. Roll back and try again.
     LockTimeout,
+    /// The transaction failed earlier (the cause says why) or expired: it can only be rolled back.
+    TransactionFailed,
     /// The snapshot was given up to free space. Take a new one.
     SnapshotTooOld,
     /// The disk (or quota, or file size limit) is full: the write had no effect. Writes resume by themselves when
@@ -110,6 +114,10 @@ enum Detail {
     Corruption(Corruption),
     #[error("{0}")]
     Io(IoFault),
+    #[error("{}", .0.summary())]
+    Deadlock(DeadlockReport),
+    #[error("{0}")]
+    Conflict(Conflict),
     #[error("{message}: {cause}")]
     Caused { message: String, cause: Error },
 }
@@ -141,6 +149,16 @@ impl Error {
         Error { kind: ErrorKind::Corruption, detail: Arc::new(Detail::Corruption(damage)) }
     }
 
+    /// Another transaction is in the way.
+    pub(crate) fn conflicting(conflict: Conflict) -> Error {
+        Error { kind: ErrorKind::Conflict, detail: Arc::new(Detail::Conflict(conflict)) }
+    }
+
+    /// The answer to the victim of a deadlock.
+    pub(crate) fn deadlock_victim(report: DeadlockReport) -> Error {
+        Error { kind: ErrorKind::Deadlock, detail: Arc::new(Detail::Deadlock(report)) }
+    }
+
     /// A failed system call; full disks and read-only file systems get their own kinds.
     pub(crate) fn io(operation: &'static str, path: &Path, error: io::Error) -> Error {
         let kind = match error.kind() {
@@ -161,6 +179,9 @@ impl Error {
 
     /// Whether the same operation (for a transaction: the whole transaction) may succeed when tried again.
     pub fn is_retryable(&self) -> bool {
+        if let (ErrorKind::TransactionFailed, Detail::Caused { cause, .. }) = (self.kind, &*self.detail) {
+            return cause.is_retryable();
+        }
         matches!(
             self.kind,
             ErrorKind::Conflict
@@ -177,6 +198,24 @@ impl Error {
         match &*self.detail {
             Detail::Corruption(damage) => Some(damage),
             Detail::Caused { cause, .. } => cause.corruption(),
+            _ => None,
+        }
+    }
+
+    /// What a conflict is about.
+    pub fn conflict(&self) -> Option<&Conflict> {
+        match &*self.detail {
+            Detail::Conflict(conflict) => Some(conflict),
+            Detail::Caused { cause, .. } => cause.conflict(),
+            _ => None,
+        }
+    }
+
+    /// The cycle of transactions, when this one was chosen to break it.
+    pub fn deadlock(&self) -> Option<&DeadlockReport> {
+        match &*self.detail {
+            Detail::Deadlock(report) => Some(report),
+            Detail::Caused { cause, .. } => cause.deadlock(),
             _ => None,
         }
     }

@@ -1,6 +1,7 @@
 //! Which versions of a key a merge may leave out.
 //!
-//! Readers stand at the registered snapshots, at the visible sequence number, or (later) above it. These sequence
+//! Readers stand at the registered snapshots, at the visible sequence number, or (later) above it. With retention, what
+//! is called visible here is the sequence number at the start of the window: all above may be read later, too. These sequence
 //! numbers cut the versions of a key into *stripes*: a version belongs to the oldest reader that sees it. Versions
 //! above the visible sequence number are each a stripe of their own, since a later snapshot may stand between them.
 //!
@@ -58,6 +59,9 @@ impl<'a> DropRules<'a> {
         visible: SeqNo,
         older: Option<OlderTables<'a>>,
     ) -> DropRules<'a> {
+        // A fault for the tests to find: what the oldest reader needs is dropped.
+        #[cfg(plant_drop_needed_version)]
+        let snapshots = snapshots.get(1..).unwrap_or_default();
         let oldest = snapshots.first().map_or(visible, |first| visible.min(*first));
         DropRules { snapshots, visible, oldest, older, key: Vec::new(), stripe: None, first: true }
     }

@@ -23,7 +23,7 @@ mod tests;
 
 #[cfg(test)]
 pub(crate) use check::check_task;
-pub(crate) use policy::{Goal, Manual, debt, manual, pick};
+pub(crate) use policy::{Goal, Manual, Reclaim, debt, manual, pick, reclaim};
 #[cfg(test)]
 pub(crate) use run::Outcome;
 pub(crate) use run::{Context, run, write_run};

@@ -18,6 +18,8 @@ pub(super) struct Writer<'a> {
     context: &'a Context<'a>,
     cutter: Cutter<'a>,
     current: Option<(FileNo, TableBuilder)>,
+    /// Entries of the current table of whose key it has a newer version.
+    older_versions: u64,
     done: Vec<Arc<TableMeta>>,
     /// Files that exist because of it, until they are handed over.
     created: Vec<PathBuf>,
@@ -25,7 +27,7 @@ pub(super) struct Writer<'a> {
 
 impl<'a> Writer<'a> {
     pub(super) fn new(context: &'a Context<'a>, cutter: Cutter<'a>) -> Writer<'a> {
-        Writer { context, cutter, current: None, done: Vec::new(), created: Vec::new() }
+        Writer { context, cutter, current: None, older_versions: 0, done: Vec::new(), created: Vec::new() }
     }
 
     /// Adds an entry; `first`: it is the first of its user key, so that a table may end before it.
@@ -36,6 +38,8 @@ impl<'a> Writer<'a> {
             if self.cutter.cuts_before(key.user, bytes) {
                 self.end_table()?;
             }
+        } else {
+            self.older_versions = self.older_versions.saturating_add(1);
         }
         match &mut self.current {
             Some((_, table)) => table.add(key, value),
@@ -57,7 +61,8 @@ impl<'a> Writer<'a> {
 
     fn end_table(&mut self) -> Result<()> {
         if let Some((number, table)) = self.current.take() {
-            self.done.push(Arc::new(meta(number, table.finish()?)));
+            let older_versions = std::mem::take(&mut self.older_versions);
+            self.done.push(Arc::new(TableMeta { older_versions, ..meta(number, table.finish()?) }));
         }
         Ok(())
     }
@@ -105,5 +110,6 @@ fn meta(number: FileNo, summary: TableSummary) -> TableMeta {
         raw_bytes: summary.raw_bytes,
         seq_min: summary.seq_min,
         seq_max: summary.seq_max,
+        older_versions: 0,
     }
 }

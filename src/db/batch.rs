@@ -100,12 +100,8 @@ impl Batch {
             core.health.check_writable()?;
             return Ok(Receipt { seq: core.visible_seq() });
         }
-        let batch = self.builder.freeze();
-        let seq = core.timed_write(|| {
-            core.commit_batch(&batch, self.builder.keyspaces(), core.durability(options.durability), &|_| {
-                Ok(())
-            })
-        })?;
+        let durability = core.durability(options.durability);
+        let seq = self.handle.txns().write(&self.builder, durability, options.lock_wait)?;
         Ok(Receipt { seq })
     }
 

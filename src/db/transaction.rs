@@ -1,12 +1,13 @@
 //! The handle of a transaction, and how to begin one.
 
 use super::{Db, Handle, Keyspace, Receipt};
+use crate::base::deadlock::DeadlockReport;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::slice::Slice;
 use crate::engine::{Bounds, KeyspaceCore, WriteOptions};
 use crate::mvcc::{
-    DeadlockReport, Isolation, Mode, RetryPolicy, TransactionInfo, TransactionOptions, TransactionStats, Txn,
-    TxnIter, WaitGraph,
+    Isolation, Mode, RetryPolicy, TransactionInfo, TransactionOptions, TransactionStats, Txn, TxnIter,
+    WaitGraph,
 };
 use std::fmt;
 use std::ops::RangeBounds;
@@ -165,12 +166,7 @@ impl Transaction {
     /// `Conflict`: at levels with a snapshot, somebody changed the key since. `Deadlock`: this transaction was chosen
     /// as the victim. `LockTimeout`: the lock was not granted in time; nothing was done. `LimitExceeded`,
     /// `InvalidArgument`, `NotFound`: nothing was done. `TransactionFailed`, `Closed`, and as [`get`](Transaction::get).
-    pub fn put(
-        &mut self,
-        keyspace: &Keyspace,
-        key: impl AsRef<[u8]>,
-        value: impl AsRef<[u8]>,
-    ) -> Result<()> {
+    pub fn put(&mut self, keyspace: &Keyspace, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<()> {
         self.txn.write(self.keyspace(keyspace)?, key.as_ref(), Some(value.as_ref()))
     }
 

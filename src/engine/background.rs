@@ -7,14 +7,15 @@
 use super::core::{Core, Retry, State};
 use super::events::Event;
 use super::keyspace::KeyspaceCore;
+use super::options::SnapshotAgePolicy;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::types::{KeyspaceId, SegmentNo};
-use crate::compaction::{Running, Task, pick};
+use crate::compaction::{Reclaim, Running, Task, pick, reclaim};
 use crate::wal;
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering, fence};
 use std::time::Duration;
 
 /// Which jobs a thread takes.
@@ -39,6 +40,8 @@ pub(crate) enum Job {
     Sync,
     /// Write down how far the log is known to be durable.
     Proof,
+    /// Look for readers that are too old.
+    Readers,
     /// Remove files and memory that nobody reads any more.
     Collect,
 }
@@ -51,6 +54,7 @@ impl Job {
             Job::Compact(..) => "compaction",
             Job::Sync => "periodic sync",
             Job::Proof => "proof of sync",
+            Job::Readers => "look for old readers",
             Job::Collect => "removal of obsolete files",
         }
     }
@@ -73,6 +77,9 @@ pub(crate) fn waits_for_itself() -> Error {
 
 /// How long the log must have been idle before a proof of the last sync is written.
 const PROOF_IDLE: Duration = Duration::from_millis(100);
+
+/// How long until another look at garbage that readers hold back.
+const HELD_BACK_PAUSE: Duration = Duration::from_secs(5);
 
 impl Core {
     /// Body of a background thread.
@@ -155,6 +162,9 @@ impl Core {
         if is_due(&self.proof_due, now) {
             return Some(Job::Proof);
         }
+        if self.registry.due().is_some_and(|at| now >= at) {
+            return Some(Job::Readers);
+        }
         if self.garbage.ready(now) {
             return Some(Job::Collect);
         }
@@ -189,7 +199,27 @@ impl Core {
                 return Some((Arc::clone(keyspace), Arc::new(task)));
             }
         }
-        None
+        self.reclamation_candidate_locked(state)
+    }
+
+    /// With nothing out of shape: tables with much that only readers of the past needed, who are gone.
+    fn reclamation_candidate_locked(&self, state: &State) -> Option<(Arc<KeyspaceCore>, Arc<Task>)> {
+        let oldest = self.registry.peek(&self.pipeline).oldest();
+        let mut held_back = false;
+        let found = state.keyspaces.values().find_map(|keyspace| {
+            let none = Running::default();
+            let running = state.compacting.get(&keyspace.id).unwrap_or(&none);
+            match reclaim(&keyspace.view().tree, &keyspace.shape, running, oldest) {
+                Reclaim::Step(task) => Some((Arc::clone(keyspace), Arc::new(task))),
+                Reclaim::HeldBack => {
+                    held_back = true;
+                    None
+                }
+                Reclaim::Nothing => None,
+            }
+        });
+        self.held_back.store(held_back, Ordering::Relaxed);
+        found
     }
 
     /// When the next job that waits for time alone becomes due.
@@ -200,8 +230,16 @@ impl Core {
         // A pause that is over holds nothing back any more: what there was to retry has been chosen or is gone.
         let flush = state.flush_retry.due().filter(|at| *at > now);
         let compaction = state.compaction_retry.due().filter(|at| *at > now && class == Class::Any);
-        let timers =
-            [self.garbage.next_look(), flush, compaction, due_at(&self.proof_due), due_at(&self.sync_due)];
+        let held_back = class == Class::Any && self.held_back.load(Ordering::Relaxed);
+        let timers = [
+            self.garbage.next_look(),
+            flush,
+            compaction,
+            due_at(&self.proof_due),
+            due_at(&self.sync_due),
+            self.registry.due(),
+            held_back.then(|| now.saturating_add(HELD_BACK_PAUSE)),
+        ];
         timers.into_iter().flatten().min()
     }
 
@@ -256,7 +294,7 @@ impl Core {
         let retry = match job {
             Job::Flush(_) | Job::Prepare(_) => &mut state.flush_retry,
             Job::Compact(..) => &mut state.compaction_retry,
-            Job::Sync | Job::Proof | Job::Collect => return,
+            Job::Sync | Job::Proof | Job::Readers | Job::Collect => return,
         };
         let Err(error) = outcome else {
             *retry = Retry::default();
@@ -279,6 +317,10 @@ impl Core {
             Job::Compact(keyspace, task) => self.compact(keyspace, task),
             Job::Sync => self.periodic_sync(),
             Job::Proof => self.prove_sync(),
+            Job::Readers => {
+                self.look_for_old_readers();
+                Ok(())
+            }
             Job::Collect => self.collect(),
         }
     }
@@ -316,20 +358,43 @@ impl Core {
         self.flush_candidate_locked(state).is_some() || self.compaction_candidate_locked(state).is_some()
     }
 
+    // Readers.
+
+    /// After a registration.
+    #[inline]
+    pub(crate) fn plan_look(&self) {
+        if self.registry.plan_look() {
+            self.signal_work();
+        }
+    }
+
+    /// Tells of readers that are too old, which are given up if that is the policy.
+    fn look_for_old_readers(&self) {
+        let mut pins = self.registry.look();
+        self.estimate_bytes(&mut pins);
+        let given_up = self.options.snapshot_age_policy == SnapshotAgePolicy::Fail;
+        for pin in pins {
+            self.emit(&Event::OldReader { pin, given_up });
+        }
+    }
+
     // Syncing in the background.
 
     /// After an `Os` commit: a sync is due within the interval.
     #[inline]
     pub(crate) fn arm_sync(&self) {
-        if let Some(interval) = self.options.sync_interval
-            && self.sync_due.load(Ordering::Relaxed) == 0
-        {
+        let Some(interval) = self.options.sync_interval else { return };
+        // The commit is visible. Either the periodic sync sees that, or this sees that the timer is off.
+        fence(Ordering::SeqCst);
+        if self.sync_due.load(Ordering::Relaxed) == 0 {
             self.arm(&self.sync_due, interval);
         }
     }
 
     fn periodic_sync(&self) -> Result<()> {
         self.sync_due.store(0, Ordering::Release);
+        // The other side of the fence in `arm_sync`: off before what is visible is looked at.
+        fence(Ordering::SeqCst);
         self.sync()
     }
 

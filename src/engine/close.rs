@@ -65,7 +65,9 @@ impl Core {
             return Ok(());
         }
         let ops = vec![EditOp::LastSeq(last_seq), EditOp::LogNumber(next), EditOp::Clean { next_log: next }];
-        self.append_edit_locked(&mut manifest, &Edit(ops))?;
+        let mut edit = Edit(ops);
+        self.add_moments(&manifest.version, &mut edit);
+        self.append_edit_locked(&mut manifest, &edit)?;
         manifest.manifest.close()?;
         drop(manifest);
         let files = self.commit.lock().log.forget_before(next);

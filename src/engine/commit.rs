@@ -85,6 +85,7 @@ impl Core {
             self.poison(&error);
             return Err(error);
         }
+        self.registry.committed(reserved.ticket.last_seq());
         match durability {
             Durability::Disk => self.arm_proof(),
             Durability::Os => self.arm_sync(),

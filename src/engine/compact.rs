@@ -25,8 +25,9 @@ impl Core {
                 std::io::Error::from(std::io::ErrorKind::StorageFull),
             ));
         }
-        let outcome = self
-            .with_context(keyspace, &tree, Purpose::Compaction, |context| compaction::run(task, context))?;
+        let (outcome, floor) = self.with_context(keyspace, &tree, Purpose::Compaction, |context| {
+            Ok((compaction::run(task, context)?, context.visible))
+        })?;
         drop(tree);
         let epoch = match task.output_epoch {
             Epoch::New => None,
@@ -40,7 +41,7 @@ impl Core {
         let moved = |number| removed.iter().any(|(_, _, table)| table.number == number);
         let added: Vec<_> =
             outcome.added.iter().map(|table| (task.output_level, epoch, table.clone())).collect();
-        let change = Change { added, removed: removed.clone(), flushed: None };
+        let change = Change { added, removed: removed.clone(), flushed: None, floor };
         let fresh: Vec<_> = outcome.added.iter().filter(|table| !moved(table.number)).cloned().collect();
         if !self.install_or_discard(keyspace, &change, &fresh)? {
             return Ok(());

@@ -56,6 +56,8 @@ pub(crate) struct Core {
     pub(crate) proof_due: AtomicU64,
     /// When `Os` commits are to be synced, in nanoseconds of the clock; 0: nothing to sync.
     pub(crate) sync_due: AtomicU64,
+    /// Tables hold garbage that only readers keep from being dropped.
+    pub(crate) held_back: AtomicBool,
 }
 
 /// What the commit lock guards.

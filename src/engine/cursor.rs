@@ -9,7 +9,7 @@ use super::keyspace::{KeyspaceCore, View};
 use super::read::unknown_kind;
 use super::run_iter::RunIter;
 use super::snapshot::Registration;
-use crate::base::error::Result;
+use crate::base::error::{Error, Result};
 use crate::base::iter::InternalIter;
 use crate::base::key::{KeyRef, Trailer};
 use crate::base::slice::Slice;
@@ -142,7 +142,12 @@ pub struct Cursor {
     keyspace: Arc<KeyspaceCore>,
     registration: Registration,
     view: Arc<View>,
+    /// Steps since the last look at the clock.
+    steps: u32,
 }
+
+/// Steps of a cursor between two looks at the clock, where readers are given up for their age.
+const STEPS_PER_LOOK: u32 = 64;
 
 impl fmt::Debug for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -165,6 +170,7 @@ impl Core {
         self.health.check_open()?;
         // Registered first, then the view: the drop rules keep what the registration sees in every later view.
         let view = keyspace.view();
+        registration.check()?;
         Ok(Cursor::new(Arc::clone(self), Arc::clone(keyspace), registration, view, bounds))
     }
 
@@ -207,6 +213,7 @@ impl Cursor {
             keyspace,
             registration,
             view,
+            steps: 0,
         }
     }
 
@@ -255,8 +262,13 @@ impl Cursor {
     /// To the first entry.
     ///
     /// # Errors
-    /// `Corruption`, `Io`; also of every other move. The cursor is not valid then.
+    /// `Corruption`, `Io`, `SnapshotTooOld`; also of every other move. The cursor is not valid then.
     pub fn seek_to_first(&mut self) -> Result<()> {
+        let sought = self.first();
+        self.sought(sought)
+    }
+
+    fn first(&mut self) -> Result<()> {
         self.start()?;
         match self.bounds.lower.take() {
             Some(lower) => {
@@ -271,6 +283,11 @@ impl Cursor {
 
     /// To the last entry.
     pub fn seek_to_last(&mut self) -> Result<()> {
+        let sought = self.last();
+        self.sought(sought)
+    }
+
+    fn last(&mut self) -> Result<()> {
         self.start()?;
         match self.bounds.upper.take() {
             Some(upper) => {
@@ -289,6 +306,11 @@ impl Cursor {
         if self.bounds.is_below(key) {
             return self.seek_to_first();
         }
+        let sought = self.at_or_after(key);
+        self.sought(sought)
+    }
+
+    fn at_or_after(&mut self, key: &[u8]) -> Result<()> {
         self.start()?;
         self.merge.seek(KeyRef::new(key, Trailer::search(self.seq)))?;
         self.settle_forward(false)
@@ -300,6 +322,11 @@ impl Cursor {
         if self.bounds.is_above(key) {
             return self.seek_to_last();
         }
+        let sought = self.at_or_before(key);
+        self.sought(sought)
+    }
+
+    fn at_or_before(&mut self, key: &[u8]) -> Result<()> {
         self.start()?;
         self.merge.seek_for_prev(KeyRef::new(key, Trailer::LAST))?;
         self.settle_backward()
@@ -309,6 +336,12 @@ impl Cursor {
     #[expect(clippy::should_implement_trait, reason = "a cursor lends its entries; Iter is the iterator")]
     #[inline]
     pub fn next(&mut self) -> Result<()> {
+        let stepped = self.forward();
+        self.stepped(stepped)
+    }
+
+    #[inline]
+    fn forward(&mut self) -> Result<()> {
         match self.position {
             Position::Nowhere => Ok(()),
             Position::Forward => {
@@ -331,6 +364,11 @@ impl Cursor {
 
     /// To the entry before this one; nothing happens when not valid.
     pub fn prev(&mut self) -> Result<()> {
+        let stepped = self.backward();
+        self.stepped(stepped)
+    }
+
+    fn backward(&mut self) -> Result<()> {
         if self.position == Position::Forward {
             // Step before all versions of the current key.
             self.position = Position::Nowhere;
@@ -346,6 +384,38 @@ impl Cursor {
             return self.settle_backward();
         }
         Ok(())
+    }
+
+    /// After a seek: what it found counts if the reader was not given up meanwhile.
+    fn sought(&mut self, found: Result<()>) -> Result<()> {
+        self.steps = 0;
+        match self.registration.check() {
+            Ok(()) => found,
+            Err(error) => Err(self.let_go(error)),
+        }
+    }
+
+    /// As `sought` after a step, which looks at the clock only now and then.
+    #[inline]
+    fn stepped(&mut self, found: Result<()>) -> Result<()> {
+        self.steps = self.steps.wrapping_add(1);
+        if self.steps >= STEPS_PER_LOOK {
+            return self.sought(found);
+        }
+        match self.registration.check_mark() {
+            Ok(()) => found,
+            Err(error) => Err(self.let_go(error)),
+        }
+    }
+
+    /// Lets go of what a cursor that was given up still holds.
+    #[cold]
+    fn let_go(&mut self, error: Error) -> Error {
+        self.position = Position::Nowhere;
+        self.saved_value = None;
+        self.merge = Merge::new(Vec::new());
+        self.view = Arc::new(View::empty());
+        error
     }
 
     fn start(&mut self) -> Result<()> {

@@ -1,5 +1,6 @@
 //! Events: what the engine tells a listener as it happens.
 
+use super::pins::Pin;
 use crate::base::error::Error;
 use std::fmt;
 
@@ -73,6 +74,13 @@ pub enum Event {
         /// The reason, `None` when the stall ended.
         reason: Option<&'static str>,
     },
+    /// A reader is older than [`Options::max_snapshot_age`](crate::Options::max_snapshot_age). Told once for each.
+    OldReader {
+        /// The reader.
+        pin: Pin,
+        /// Whether it was given up: its reads fail from now on.
+        given_up: bool,
+    },
 }
 
 impl fmt::Display for Event {
@@ -105,6 +113,8 @@ impl fmt::Display for Event {
             Event::SpaceRestored => write!(f, "space restored"),
             Event::Stall { reason: Some(reason) } => write!(f, "writes wait: {reason}"),
             Event::Stall { reason: None } => write!(f, "writes run again"),
+            Event::OldReader { pin, given_up: false } => write!(f, "an old reader holds back space: {pin}"),
+            Event::OldReader { pin, given_up: true } => write!(f, "an old reader was given up: {pin}"),
         }
     }
 }

@@ -30,9 +30,9 @@ impl Core {
         let entries = frozen.iter().fold(0u64, |sum, one| sum.saturating_add(one.memtable.len() as u64));
         let merge = Merge::new(frozen.iter().map(|one| one.memtable.iter()).collect());
         let outcome = self.with_context(keyspace, &view.tree, Purpose::Flush, |context| {
-            write_run(merge, entries, true, context)
+            Ok((write_run(merge, entries, true, context)?, context.visible))
         });
-        let outcome = match outcome {
+        let (outcome, floor) = match outcome {
             // Cancelled, or overtaken: there is nothing left to flush.
             Err(_) if keyspace.is_dropped() => return Ok(()),
             outcome => outcome?,
@@ -47,7 +47,7 @@ impl Core {
         let bytes = outcome.bytes_written;
         let raw_bytes = outcome.added.iter().fold(bytes, |sum, table| sum.max(table.raw_bytes));
         let added: Vec<_> = outcome.added.iter().map(|table| (0, None, table.clone())).collect();
-        let change = Change { added, removed: Vec::new(), flushed: Some((last_seq, &frozen)) };
+        let change = Change { added, removed: Vec::new(), flushed: Some((last_seq, &frozen)), floor };
         if !self.install_or_discard(keyspace, &change, &outcome.added)? {
             return Ok(());
         }
@@ -92,7 +92,8 @@ impl Core {
         if !manifest.version.keyspaces.contains_key(&keyspace.id) {
             return Ok(false);
         }
-        let edit = change.edit(keyspace.id, &manifest.version, log_number);
+        let mut edit = change.edit(keyspace.id, &manifest.version, log_number);
+        self.add_moments(&manifest.version, &mut edit);
         self.append_edit_locked(&mut manifest, &edit)?;
         let tree = tree_of(&manifest.version, keyspace.id)?;
         let log_number = manifest.version.log_number;
@@ -112,6 +113,12 @@ impl Core {
         Ok(true)
     }
 
+    /// Adds what is known of times since the last edit.
+    pub(crate) fn add_moments(&self, version: &Version, edit: &mut Edit) {
+        let (moments, span_micros) = self.registry.moments_after(version.moments.last().copied());
+        edit.0.extend(moments.into_iter().map(|moment| EditOp::Moment { moment, span_micros }));
+    }
+
     /// Removes tables that were written and will not be installed.
     fn discard(&self, tables: &[TableMeta]) {
         for table in tables {
@@ -128,7 +135,7 @@ impl Core {
         purpose: Purpose,
         work: impl FnOnce(&Context<'_>) -> Result<R>,
     ) -> Result<R> {
-        let (snapshots, visible) = self.registry.sample(&self.pipeline);
+        let sample = self.registry.sample(&self.pipeline);
         let rate_limit = if purpose == Purpose::Compaction { self.options.rate_limit } else { 0 };
         let pacer = Pacer::new(&*self.env.clock, &self.cancel, rate_limit);
         let leftovers = Mutex::new(Rank::Leaf, Vec::new());
@@ -138,8 +145,8 @@ impl Core {
             db: self.db_id,
             table_options: keyspace.table_options.clone(),
             tree,
-            snapshots: &snapshots,
-            visible,
+            snapshots: &sample.snapshots,
+            visible: sample.floor,
             open: &|meta| self.tables.get(meta),
             path_of: &|number| table_path(&self.dir, number),
             next_file: &|| self.next_file(),
@@ -189,6 +196,8 @@ pub(crate) struct Change<'a> {
     pub(crate) removed: Vec<(u8, u64, Arc<TableMeta>)>,
     /// Sequence number through which the keyspace is flushed then, and the memtables.
     pub(crate) flushed: Option<(SeqNo, &'a [Arc<Frozen>])>,
+    /// Versions hidden at this sequence number may be missing from the tables that come in.
+    pub(crate) floor: SeqNo,
 }
 
 impl Change<'_> {
@@ -210,6 +219,9 @@ impl Change<'_> {
         }
         if let Some(number) = log_number.filter(|number| *number > version.log_number) {
             ops.push(EditOp::LogNumber(number));
+        }
+        if version.floor.is_none_or(|floor| floor < self.floor) {
+            ops.push(EditOp::Floor(self.floor));
         }
         Edit(ops)
     }

@@ -88,8 +88,7 @@ impl KeyspaceCore {
 
     /// Lets go of the data of a dropped keyspace; those who hold a view keep it.
     pub(crate) fn forget_data(&self) {
-        let active = Arc::new(ActiveMemtable::new(0));
-        self.view.store(Arc::new(View { active, frozen: Vec::new(), tree: Arc::new(Tree::default()) }));
+        self.view.store(Arc::new(View::empty()));
     }
 
     /// Marks it dropped.
@@ -115,6 +114,12 @@ impl KeyspaceCore {
 }
 
 impl View {
+    /// A view of nothing.
+    pub(crate) fn empty() -> View {
+        let active = Arc::new(ActiveMemtable::new(0));
+        View { active, frozen: Vec::new(), tree: Arc::new(Tree::default()) }
+    }
+
     /// Bytes of the memtables that wait for a flush.
     pub(crate) fn frozen_bytes(&self) -> u64 {
         self.frozen.iter().fold(0u64, |sum, frozen| sum.saturating_add(frozen.memtable.bytes() as u64))

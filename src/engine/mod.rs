@@ -13,6 +13,7 @@ mod epoch_cell;
 mod events;
 mod flush;
 mod health;
+mod history;
 mod iter;
 mod keyspace;
 mod keyspaces;
@@ -20,6 +21,7 @@ mod newer;
 mod obsolete;
 mod open;
 mod options;
+mod pins;
 mod pipeline;
 mod read;
 mod replayed;
@@ -41,9 +43,10 @@ pub use iter::Iter;
 pub(crate) use keyspace::KeyspaceCore;
 pub(crate) use open::{Threads, open};
 pub use options::{
-    CompactionStyle, Compression, Durability, FilterKind, KeyspaceOptions, Options, ReadMode,
-    ResolvedOptions, WriteOptions,
+    CompactionStyle, Compression, Durability, FilterKind, KeyspaceOptions, LockWait, Options, ReadMode,
+    ResolvedOptions, SnapshotAgePolicy, VictimPolicy, WriteOptions,
 };
+pub use pins::{Pin, PinKind};
 pub(crate) use snapshot::Registration;
 pub use stats::{KeyspaceStats, Latency, LevelStats, Stats};
 pub(crate) use store::VersionedStore;

@@ -14,7 +14,7 @@ use super::obsolete::Garbage;
 use super::options::{KeyspaceOptions, Options, ReadMode, ResolvedOptions};
 use super::pipeline::Pipeline;
 use super::replayed::{self, Memtables, Replayed};
-use super::snapshot::Registry;
+use super::snapshot::{Keeping, Registry};
 use super::stall::Stall;
 use super::stats::Counters;
 use super::tables::{Tables, parse_table_name};
@@ -24,7 +24,7 @@ use crate::base::sync::{Condvar, Mutex, Rank};
 use crate::base::types::{DbId, FileNo, KeyspaceId, SegmentNo, SeqNo};
 use crate::cache::BlockCache;
 use crate::env::{DirEntry, Env, FileLock, JoinHandle, OsFs};
-use crate::manifest::{Edit, Manifest, Version, is_manifest_file};
+use crate::manifest::{Edit, EditOp, Manifest, Moment, Version, is_manifest_file};
 use crate::memtable::ActiveMemtable;
 use crate::wal::{Log, LogOptions, LogStart, parse_segment_name, sync_segments};
 use std::collections::{BTreeMap, BTreeSet};
@@ -268,7 +268,13 @@ fn orphans(dir: &Path, version: &Version, dead: &[SegmentNo], entries: &[DirEntr
 /// A new database: one manifest with the default keyspace, nothing else.
 fn create(env: &Env, options: &Options, dir: &Path) -> Result<Recovered> {
     let default = options.keyspace.creation(KeyspaceId::DEFAULT, "default");
-    let (manifest, version) = Manifest::create(env, dir, new_id(env), &Edit(vec![default]))?;
+    // Nothing was ever dropped.
+    let mut ops = vec![default, EditOp::Floor(0)];
+    if options.retention.is_some() {
+        let moment = Moment { at_micros: env.clock.unix_micros(), seq: 0 };
+        ops.push(EditOp::Moment { moment, span_micros: 0 });
+    }
+    let (manifest, version) = Manifest::create(env, dir, new_id(env), &Edit(ops))?;
     let log = LogStart { next: version.log_number.max(1), predecessor: None, live: Vec::new() };
     Ok(Recovered {
         manifest,
@@ -337,6 +343,11 @@ fn build(
             manifest_dropped_bytes,
         });
     }
+    let keeping = Keeping {
+        max_age: resolved.max_snapshot_age.map(|age| (age, resolved.snapshot_age_policy)),
+        retention: resolved.retention,
+    };
+    let registry = Registry::new(Arc::clone(&env.clock), keeping, last_seq, version.floor, &version.moments);
     let db_id = version.db;
     let stats = Counters::default();
     stats.wal_bytes_dropped.add(found.replay.as_ref().map_or(0, |replay| replay.dropped_bytes));
@@ -355,7 +366,7 @@ fn build(
         state: Mutex::new(Rank::Engine, State { keyspaces, ..State::default() }),
         work: Condvar::default(),
         progress: Condvar::default(),
-        registry: Arc::new(Registry::new()),
+        registry: Arc::new(registry),
         tables: Arc::new(tables),
         garbage,
         stall: Stall::new(),
@@ -364,6 +375,7 @@ fn build(
         prepare: AtomicU64::new(0),
         proof_due: AtomicU64::new(0),
         sync_due: AtomicU64::new(0),
+        held_back: AtomicBool::new(false),
         env,
     })
 }

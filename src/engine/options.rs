@@ -76,6 +76,19 @@ pub enum ReadMode {
     Pread,
 }
 
+/// What becomes of readers (snapshots, iterators, cursors, transactions) older than
+/// [`Options::max_snapshot_age`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum SnapshotAgePolicy {
+    /// The listener is told, once for each.
+    #[default]
+    Warn,
+    /// As `Warn`, and they are given up: each of their reads fails with
+    /// [`SnapshotTooOld`](crate::ErrorKind::SnapshotTooOld) from then on, and what they held may be dropped.
+    Fail,
+}
+
 /// Settings of one keyspace, stored in the database when the keyspace is created.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyspaceOptions {
@@ -350,6 +363,15 @@ pub struct Options {
     pub(crate) free_space_min: u64,
     pub(crate) file_mode: u32,
     pub(crate) directory_mode: u32,
+    pub(crate) max_snapshot_age: Option<Duration>,
+    pub(crate) snapshot_age_policy: SnapshotAgePolicy,
+    pub(crate) retention: Option<Duration>,
+    pub(crate) lock_timeout: Duration,
+    pub(crate) lock_bytes_max: Option<u64>,
+    pub(crate) transaction_bytes_max: Option<u64>,
+    pub(crate) transactions_bytes_max: Option<u64>,
+    pub(crate) deadlock_victim: VictimPolicy,
+    pub(crate) deadlock_reports: usize,
     pub(crate) listener: Option<Arc<dyn EventListener>>,
     pub(crate) keyspace: KeyspaceOptions,
 }
@@ -380,6 +402,15 @@ impl Default for Options {
             free_space_min: 16 * MIB,
             file_mode: 0o600,
             directory_mode: 0o700,
+            max_snapshot_age: None,
+            snapshot_age_policy: SnapshotAgePolicy::default(),
+            retention: None,
+            lock_timeout: Duration::from_secs(10),
+            lock_bytes_max: None,
+            transaction_bytes_max: None,
+            transactions_bytes_max: None,
+            deadlock_victim: VictimPolicy::default(),
+            deadlock_reports: 16,
             listener: None,
             keyspace: KeyspaceOptions::default(),
         }
@@ -555,6 +586,86 @@ impl Options {
         self
     }
 
+    /// Age above which snapshots, iterators, cursors and transactions count as forgotten, since the versions they hold
+    /// cannot be dropped; see [`snapshot_age_policy`](Options::snapshot_age_policy). An iterator over a snapshot is as
+    /// old as the snapshot. Default: none.
+    pub fn max_snapshot_age(mut self, age: Duration) -> Self {
+        self.max_snapshot_age = Some(age);
+        self
+    }
+
+    /// What becomes of readers older than [`max_snapshot_age`](Options::max_snapshot_age). Default:
+    /// [`SnapshotAgePolicy::Warn`].
+    ///
+    /// ```
+    /// # fn main() -> esker::Result<()> {
+    /// use esker::{ErrorKind, Options, SnapshotAgePolicy};
+    /// use std::time::Duration;
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let db = Options::new()
+    ///     .max_snapshot_age(Duration::from_millis(20))
+    ///     .snapshot_age_policy(SnapshotAgePolicy::Fail)
+    ///     .open(dir.path())?;
+    /// let snapshot = db.snapshot();
+    /// # std::thread::sleep(Duration::from_millis(30));
+    /// // ... 30 ms later:
+    /// assert_eq!(snapshot.get("k").unwrap_err().kind(), ErrorKind::SnapshotTooOld);
+    /// # Ok(()) }
+    /// ```
+    pub fn snapshot_age_policy(mut self, policy: SnapshotAgePolicy) -> Self {
+        self.snapshot_age_policy = policy;
+        self
+    }
+
+    /// How long overwritten and deleted values stay readable through [`Db::snapshot_at`](crate::Db::snapshot_at) and
+    /// [`Db::snapshot_at_time`](crate::Db::snapshot_at_time), by the calendar clock. They take space as long. Default:
+    /// none; they go as soon as no reader needs them.
+    ///
+    /// The window begins when the database is first opened with retention, and goes on through reopening as long as
+    /// every open asks for it. Keyspaces with [`CompactionStyle::Fifo`] drop their oldest tables nevertheless.
+    pub fn retention(mut self, window: Duration) -> Self {
+        self.retention = Some(window);
+        self
+    }
+
+    /// The longest wait for a lock, where a transaction or write does not say otherwise. Default 10 s.
+    pub fn lock_timeout(mut self, timeout: Duration) -> Self {
+        self.lock_timeout = timeout;
+        self
+    }
+
+    /// Memory for locks, and as much again for what SERIALIZABLE transactions have read. Beyond it locks are refused
+    /// with `LimitExceeded`, and reads are remembered more coarsely. Default: an eighth of the budget.
+    pub fn lock_bytes_max(mut self, bytes: u64) -> Self {
+        self.lock_bytes_max = Some(bytes);
+        self
+    }
+
+    /// Memory for the uncommitted writes of one transaction; more is refused with `LimitExceeded`, before any effect.
+    /// Default: as much as a batch may have.
+    pub fn transaction_bytes_max(mut self, bytes: u64) -> Self {
+        self.transaction_bytes_max = Some(bytes);
+        self
+    }
+
+    /// Memory for the uncommitted writes of all open transactions together. Default: a quarter of the budget.
+    pub fn transactions_bytes_max(mut self, bytes: u64) -> Self {
+        self.transactions_bytes_max = Some(bytes);
+        self
+    }
+
+    /// Which member of a deadlock is rolled back. Default: the one that began last.
+    pub fn deadlock_victim(mut self, policy: VictimPolicy) -> Self {
+        self.deadlock_victim = policy;
+        self
+    }
+
+    /// Reports of deadlocks that are kept for [`Db::deadlocks`](crate::Db::deadlocks). Default 16.
+    pub fn deadlock_reports(mut self, count: usize) -> Self {
+        self.deadlock_reports = count;
+        self
+    }
+
     /// Is told about flushes, compactions, stalls, damage and healing.
     pub fn listener(mut self, listener: Arc<dyn EventListener>) -> Self {
         self.listener = Some(listener);
@@ -582,6 +693,12 @@ impl Options {
         if self.sync_interval == Some(Duration::ZERO) {
             problems.push("sync_interval must not be zero; use Durability::Disk".to_string());
         }
+        if self.max_snapshot_age == Some(Duration::ZERO) {
+            problems.push("max_snapshot_age must not be zero".to_string());
+        }
+        if self.retention == Some(Duration::ZERO) {
+            problems.push("retention must not be zero; leave it out for none".to_string());
+        }
         self.keyspace.problems(&mut problems);
         report(problems)
     }
@@ -593,13 +710,14 @@ impl Options {
             0 => (write_buffers / 3).clamp(64 << 10, 64 * MIB),
             bytes => bytes,
         };
+        let batch_bytes_max = (write_buffers / 2).max(write_buffer_bytes);
         ResolvedOptions {
             memory_budget: self.memory_budget,
             block_cache_bytes: self.block_cache_bytes.unwrap_or(self.memory_budget / 2),
             table_cache_bytes: self.memory_budget / 8,
             write_buffer_bytes,
             write_buffers_bytes_max: write_buffers.max(write_buffer_bytes.saturating_mul(3)),
-            batch_bytes_max: (write_buffers / 2).max(write_buffer_bytes),
+            batch_bytes_max,
             wal_bytes_max: self.wal_bytes_max.unwrap_or(write_buffer_bytes.saturating_mul(4)),
             wal_segment_bytes: self
                 .wal_segment_bytes
@@ -613,6 +731,17 @@ impl Options {
             rate_limit: self.rate_limit,
             max_open_files: self.max_open_files,
             free_space_min: self.free_space_min,
+            max_snapshot_age: self.max_snapshot_age,
+            snapshot_age_policy: self.snapshot_age_policy,
+            retention: self.retention,
+            lock_timeout: self.lock_timeout,
+            lock_bytes_max: self.lock_bytes_max.unwrap_or(self.memory_budget / 8),
+            transaction_bytes_max: self.transaction_bytes_max.unwrap_or(batch_bytes_max),
+            transactions_bytes_max: self
+                .transactions_bytes_max
+                .unwrap_or((self.memory_budget / 4).max(batch_bytes_max)),
+            deadlock_victim: self.deadlock_victim,
+            deadlock_reports: self.deadlock_reports,
         }
     }
 }
@@ -655,6 +784,24 @@ pub struct ResolvedOptions {
     pub max_open_files: usize,
     /// See [`Options::free_space_min`].
     pub free_space_min: u64,
+    /// See [`Options::max_snapshot_age`].
+    pub max_snapshot_age: Option<Duration>,
+    /// See [`Options::snapshot_age_policy`].
+    pub snapshot_age_policy: SnapshotAgePolicy,
+    /// See [`Options::retention`].
+    pub retention: Option<Duration>,
+    /// See [`Options::lock_timeout`].
+    pub lock_timeout: Duration,
+    /// See [`Options::lock_bytes_max`].
+    pub lock_bytes_max: u64,
+    /// See [`Options::transaction_bytes_max`].
+    pub transaction_bytes_max: u64,
+    /// See [`Options::transactions_bytes_max`].
+    pub transactions_bytes_max: u64,
+    /// See [`Options::deadlock_victim`].
+    pub deadlock_victim: VictimPolicy,
+    /// See [`Options::deadlock_reports`].
+    pub deadlock_reports: usize,
 }
 
 impl fmt::Display for ResolvedOptions {
@@ -675,7 +822,16 @@ impl fmt::Display for ResolvedOptions {
         writeln!(f, "stall_timeout            {:?}", self.stall_timeout)?;
         writeln!(f, "rate_limit               {}", self.rate_limit)?;
         writeln!(f, "max_open_files           {}", self.max_open_files)?;
-        write!(f, "free_space_min           {}", self.free_space_min)
+        writeln!(f, "free_space_min           {}", self.free_space_min)?;
+        writeln!(f, "max_snapshot_age         {:?}", self.max_snapshot_age)?;
+        writeln!(f, "snapshot_age_policy      {:?}", self.snapshot_age_policy)?;
+        writeln!(f, "retention                {:?}", self.retention)?;
+        writeln!(f, "lock_timeout             {:?}", self.lock_timeout)?;
+        writeln!(f, "lock_bytes_max           {}", self.lock_bytes_max)?;
+        writeln!(f, "transaction_bytes_max    {}", self.transaction_bytes_max)?;
+        writeln!(f, "transactions_bytes_max   {}", self.transactions_bytes_max)?;
+        writeln!(f, "deadlock_victim          {:?}", self.deadlock_victim)?;
+        write!(f, "deadlock_reports         {}", self.deadlock_reports)
     }
 }
 
@@ -683,6 +839,7 @@ impl fmt::Display for ResolvedOptions {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct WriteOptions {
     pub(crate) durability: Option<Durability>,
+    pub(crate) lock_wait: LockWait,
 }
 
 impl WriteOptions {
@@ -696,6 +853,40 @@ impl WriteOptions {
         self.durability = Some(durability);
         self
     }
+
+    /// What a write outside of transactions does when a transaction holds the lock of its key. Default: wait as long
+    /// as [`Options::lock_timeout`].
+    pub fn lock_wait(mut self, wait: LockWait) -> Self {
+        self.lock_wait = wait;
+        self
+    }
+}
+
+/// What to do when a lock is held by somebody else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum LockWait {
+    /// Wait as long as [`Options::lock_timeout`](crate::Options::lock_timeout) says.
+    #[default]
+    Default,
+    /// Do not wait: `LockTimeout` at once.
+    NoWait,
+    /// Wait at most this long, then `LockTimeout`.
+    Timeout(Duration),
+}
+
+/// Which member of a deadlock is rolled back. A lower [`priority`](crate::TransactionOptions::priority) goes first,
+/// whatever the policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum VictimPolicy {
+    /// The one that began last: it has done the least.
+    #[default]
+    Youngest,
+    /// The one that has written the fewest keys.
+    FewestWrites,
+    /// The one whose request closed the cycle.
+    Requester,
 }
 
 /// Checks the settings of a keyspace and its name.

@@ -8,6 +8,7 @@ use super::core::Core;
 use super::cursor::{Bounds, Cursor};
 use super::keyspace::KeyspaceCore;
 use super::options::Durability;
+use super::pins::PinKind;
 use super::snapshot::Registration;
 use crate::base::error::Result;
 use crate::base::slice::Slice;
@@ -18,8 +19,23 @@ use std::sync::Arc;
 /// A multi-version store: every commit has a sequence number, commits are totally ordered, and a reader sees all up to
 /// its number.
 pub(crate) trait VersionedStore {
-    /// Registers a reader of what is visible now; its versions are kept until the registration ends.
-    fn snapshot(&self) -> Registration;
+    /// Registers a reader of what is visible now; its versions are kept until the registration ends, or until it is
+    /// given up for its age. Whoever reads other than through [`read_at`](Self::read_at) and
+    /// [`cursor_at`](Self::cursor_at), or concludes anything from the absence of a newer version, asks
+    /// [`Registration::check`] after that and before the answer.
+    fn reader(&self, kind: PinKind, label: Option<Arc<str>>) -> Registration;
+
+    /// Registers a reader of the state as of a sequence number.
+    ///
+    /// # Errors
+    /// `InvalidArgument` above what is visible; `SnapshotTooOld` when versions may be gone.
+    fn reader_at(&self, seq: SeqNo) -> Result<Registration>;
+
+    /// Registers a reader of the state as of a time, in microseconds since the Unix epoch.
+    ///
+    /// # Errors
+    /// `SnapshotTooOld` when versions may be gone.
+    fn reader_at_time(&self, at_micros: u64) -> Result<Registration>;
 
     /// Sequence number of the newest commit that a new reader sees.
     fn visible_seq(&self) -> SeqNo;
@@ -31,7 +47,10 @@ pub(crate) trait VersionedStore {
     fn wait_visible(&self, seq: SeqNo) -> Result<()>;
 
     /// The value of a key as of a registered reader.
-    fn read_at(&self, keyspace: &KeyspaceCore, key: &[u8], seq: SeqNo) -> Result<Option<Slice>>;
+    ///
+    /// # Errors
+    /// `SnapshotTooOld` when it was given up.
+    fn read_at(&self, keyspace: &KeyspaceCore, key: &[u8], reader: &Registration) -> Result<Option<Slice>>;
 
     /// The newest visible value of a key.
     fn read_newest(&self, keyspace: &KeyspaceCore, key: &[u8]) -> Result<Option<Slice>>;
@@ -63,8 +82,22 @@ pub(crate) trait VersionedStore {
 }
 
 impl VersionedStore for Arc<Core> {
-    fn snapshot(&self) -> Registration {
-        self.registry.register(&self.pipeline)
+    fn reader(&self, kind: PinKind, label: Option<Arc<str>>) -> Registration {
+        let reader = self.registry.register(&self.pipeline, kind, label);
+        self.plan_look();
+        reader
+    }
+
+    fn reader_at(&self, seq: SeqNo) -> Result<Registration> {
+        let reader = self.registry.register_at(&self.pipeline, seq)?;
+        self.plan_look();
+        Ok(reader)
+    }
+
+    fn reader_at_time(&self, at_micros: u64) -> Result<Registration> {
+        let reader = self.registry.register_at_time(&self.pipeline, at_micros)?;
+        self.plan_look();
+        Ok(reader)
     }
 
     fn visible_seq(&self) -> SeqNo {
@@ -79,8 +112,10 @@ impl VersionedStore for Arc<Core> {
         self.pipeline.wait_published(seq)
     }
 
-    fn read_at(&self, keyspace: &KeyspaceCore, key: &[u8], seq: SeqNo) -> Result<Option<Slice>> {
-        self.get_at(keyspace, key, seq)
+    fn read_at(&self, keyspace: &KeyspaceCore, key: &[u8], reader: &Registration) -> Result<Option<Slice>> {
+        let value = self.get_at(keyspace, key, reader.seq())?;
+        reader.check()?;
+        Ok(value)
     }
 
     fn read_newest(&self, keyspace: &KeyspaceCore, key: &[u8]) -> Result<Option<Slice>> {

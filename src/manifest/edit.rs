@@ -4,13 +4,13 @@
 //! A snapshot is an edit too: the one that leads from the empty version to the present one.
 
 use super::fields::{DecodeError, FieldMap, Fields, malformed, number, put_field, put_nested, put_number};
-use super::meta::TableMeta;
+use super::meta::{Moment, TableMeta};
 use super::settings::KeyspaceSettings;
 use crate::base::key::{InternalKey, KeyRef};
 use crate::base::types::{FileNo, KEY_BYTES_MAX, KeyspaceId, SegmentNo, SeqNo, UnknownKind};
 
-/// One change. The watermarks (`Flushed`, `LogNumber`, `ReserveFiles`, `NextEpoch`, `NextKeyspace`, `LastSeq`) only
-/// rise: a lower value than the present one says nothing new and changes nothing, so edits made at the same time
+/// One change. The watermarks (`Flushed`, `LogNumber`, `ReserveFiles`, `NextEpoch`, `NextKeyspace`, `LastSeq`, `Floor`)
+/// only rise: a lower value than the present one says nothing new and changes nothing, so edits made at the same time
 /// may be written in either order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum EditOp {
@@ -38,6 +38,11 @@ pub(crate) enum EditOp {
     LastSeq(SeqNo),
     /// The database was closed with everything in tables; the next segment to be created has this number.
     Clean { next_log: SegmentNo },
+    /// At every sequence number from this one on, the tables have all that a reader there sees.
+    Floor(SeqNo),
+    /// A sequence number that was visible at a time, for finding states of the past. It takes the place of the last one
+    /// when both lie in one span of this many microseconds; one that does not go on from the last changes nothing.
+    Moment { moment: Moment, span_micros: u64 },
 }
 
 /// Changes that become durable together.
@@ -58,6 +63,8 @@ mod tag {
     pub(super) const NEXT_KEYSPACE: u64 = 10;
     pub(super) const LAST_SEQ: u64 = 11;
     pub(super) const CLEAN: u64 = 12;
+    pub(super) const FLOOR: u64 = 13;
+    pub(super) const MOMENT: u64 = 14;
 }
 
 impl Edit {
@@ -110,6 +117,12 @@ impl EditOp {
             EditOp::NextKeyspace(value) => put_number(out, tag::NEXT_KEYSPACE, u64::from(*value)),
             EditOp::LastSeq(value) => put_number(out, tag::LAST_SEQ, *value),
             EditOp::Clean { next_log } => put_number(out, tag::CLEAN, *next_log),
+            EditOp::Floor(value) => put_number(out, tag::FLOOR, *value),
+            EditOp::Moment { moment, span_micros } => put_nested(out, tag::MOMENT, |body| {
+                put_number(body, 1, moment.at_micros);
+                put_number(body, 2, moment.seq);
+                put_number(body, 3, *span_micros);
+            }),
         }
     }
 
@@ -152,6 +165,12 @@ impl EditOp {
             tag::NEXT_KEYSPACE => EditOp::NextKeyspace(only("next keyspace", content)?),
             tag::LAST_SEQ => EditOp::LastSeq(only("last sequence", content)?),
             tag::CLEAN => EditOp::Clean { next_log: only("clean", content)? },
+            tag::FLOOR => EditOp::Floor(only("floor", content)?),
+            tag::MOMENT => {
+                let body = FieldMap::decode("moment", 3, content)?;
+                let moment = Moment { at_micros: body.number(1)?, seq: body.number(2)? };
+                EditOp::Moment { moment, span_micros: body.number(3)? }
+            }
             other => return Err(DecodeError::Unsupported(format!("edit operation {other}"))),
         })
     }
@@ -214,10 +233,14 @@ fn encode_table(table: &TableMeta, out: &mut Vec<u8>) {
     put_number(out, 8, table.raw_bytes);
     put_number(out, 9, table.seq_min);
     put_number(out, 10, table.seq_max);
+    if table.older_versions > 0 {
+        put_number(out, 11, table.older_versions);
+    }
 }
 
 fn decode_table(bytes: &[u8]) -> Result<TableMeta, DecodeError> {
-    let body = FieldMap::decode("table", 10, bytes)?;
+    let body = FieldMap::decode("table", 11, bytes)?;
+    let older_versions = if body.get(11).is_some() { body.number(11)? } else { 0 };
     Ok(TableMeta {
         number: body.number(1)?,
         origin: body.number(2)?,
@@ -229,6 +252,7 @@ fn decode_table(bytes: &[u8]) -> Result<TableMeta, DecodeError> {
         raw_bytes: body.number(8)?,
         seq_min: body.number(9)?,
         seq_max: body.number(10)?,
+        older_versions,
     })
 }
 

@@ -54,6 +54,25 @@ pub(crate) struct TableMeta {
     pub(crate) seq_min: SeqNo,
     /// Largest sequence number of an entry.
     pub(crate) seq_max: SeqNo,
+    /// Entries of whose key the table has a newer version: they are there for old readers only.
+    pub(crate) older_versions: u64,
+}
+
+/// What was known of a time: this sequence number was visible then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Moment {
+    /// Microseconds since the Unix epoch.
+    pub(crate) at_micros: u64,
+    /// The sequence number.
+    pub(crate) seq: SeqNo,
+}
+
+impl Moment {
+    /// Whether a newer moment takes the place of this one: both lie in one span of time, or time did not pass.
+    pub(crate) fn is_replaced_by(&self, newer: &Moment, span_micros: u64) -> bool {
+        let span = |moment: &Moment| moment.at_micros.checked_div(span_micros).unwrap_or(moment.at_micros);
+        span(newer) <= span(self)
+    }
 }
 
 impl TableMeta {
@@ -69,6 +88,7 @@ impl TableMeta {
             (self.bytes > 0, "it has no bytes"),
             (self.entries > 0, "it has no entries"),
             (self.deletes <= self.entries, "more deletes than entries"),
+            (self.older_versions < self.entries, "no newest versions among its entries"),
             (self.seq_min <= self.seq_max, "its sequence range is reversed"),
             (self.seq_max <= SEQ_MAX, "its sequence range is out of bounds"),
             (self.smallest <= self.largest, "its bounds are reversed"),

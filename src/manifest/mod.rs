@@ -23,6 +23,6 @@ mod tests;
 
 pub(crate) use edit::{Edit, EditOp};
 pub(crate) use log::{Manifest, is_manifest_file};
-pub(crate) use meta::{Run, TableMeta, Tree};
+pub(crate) use meta::{Moment, Run, TableMeta, Tree};
 pub(crate) use settings::KeyspaceSettings;
 pub(crate) use version::Version;

@@ -1,7 +1,7 @@
 //! Reads back what `text` writes. For tests of this and of other modules: panics on what it does not understand.
 
 use super::edit::{Edit, EditOp};
-use super::meta::{LEVELS, Level, Run, TableMeta, Tree};
+use super::meta::{LEVELS, Level, Moment, Run, TableMeta, Tree};
 use super::settings::KeyspaceSettings;
 use super::text::{TABLE_BYTES_DEFAULT, TABLE_ENTRIES_DEFAULT, UNITS};
 use crate::base::key::{InternalKey, KeyRef, Trailer};
@@ -77,6 +77,7 @@ fn table(word: &str) -> Option<TableMeta> {
         raw_bytes: TABLE_BYTES_DEFAULT,
         seq_min,
         seq_max,
+        older_versions: 0,
     };
     for extra in extras.strip_suffix('}')?.split(',').filter(|extra| !extra.is_empty()) {
         let (name, value) = extra.split_once('=')?;
@@ -85,6 +86,7 @@ fn table(word: &str) -> Option<TableMeta> {
             "raw" => meta.raw_bytes = size(value)?,
             "entries" => meta.entries = value.parse().ok()?,
             "deletes" => meta.deletes = value.parse().ok()?,
+            "older" => meta.older_versions = value.parse().ok()?,
             "origin" => meta.origin = value.parse().ok()?,
             _ => return None,
         }
@@ -157,6 +159,11 @@ fn op(line: &str) -> Option<EditOp> {
         "keyspaces" => EditOp::NextKeyspace(words.first()?.parse().ok()?),
         "seq" => EditOp::LastSeq(number(0)?),
         "clean" => EditOp::Clean { next_log: number(0)? },
+        "floor" => EditOp::Floor(number(0)?),
+        "moment" => EditOp::Moment {
+            moment: Moment { at_micros: number(0)?, seq: number(1)? },
+            span_micros: number(2)?,
+        },
         _ => return None,
     })
 }

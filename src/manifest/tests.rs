@@ -51,6 +51,7 @@ fn random_table(rng: &mut StdRng, number: u64) -> TableMeta {
         raw_bytes: rng.random_range(0..1 << 40),
         seq_min,
         seq_max,
+        older_versions: if rng.random_bool(0.5) { 0 } else { rng.random_range(0..entries) },
     }
 }
 
@@ -68,7 +69,7 @@ fn random_op(rng: &mut StdRng) -> EditOp {
     let keyspace = KeyspaceId(rng.random_range(0..5));
     let (level, epoch, number) =
         (rng.random_range(0..7), rng.random_range(0..1 << 40), rng.random::<u64>() >> 8);
-    match rng.random_range(0..12) {
+    match rng.random_range(0..14) {
         0 => EditOp::CreateKeyspace {
             id: keyspace,
             name: format!("name{number}"),
@@ -84,6 +85,11 @@ fn random_op(rng: &mut StdRng) -> EditOp {
         8 => EditOp::NextEpoch(number),
         9 => EditOp::NextKeyspace(rng.random()),
         10 => EditOp::LastSeq(number),
+        11 => EditOp::Floor(number),
+        12 => EditOp::Moment {
+            moment: Moment { at_micros: rng.random(), seq: number },
+            span_micros: rng.random::<u64>() >> 40,
+        },
         _ => EditOp::Clean { next_log: number },
     }
 }

@@ -63,6 +63,7 @@ impl fmt::Display for TableMeta {
             ("raw", self.raw_bytes, self.bytes, size(self.raw_bytes)),
             ("entries", self.entries, TABLE_ENTRIES_DEFAULT, self.entries.to_string()),
             ("deletes", self.deletes, 0, self.deletes.to_string()),
+            ("older", self.older_versions, 0, self.older_versions.to_string()),
             ("origin", self.origin, self.number, self.origin.to_string()),
         ];
         let mut before = '{';
@@ -121,6 +122,10 @@ impl fmt::Display for EditOp {
             EditOp::NextKeyspace(value) => write!(f, "keyspaces {value}"),
             EditOp::LastSeq(value) => write!(f, "seq {value}"),
             EditOp::Clean { next_log } => write!(f, "clean {next_log}"),
+            EditOp::Floor(value) => write!(f, "floor {value}"),
+            EditOp::Moment { moment, span_micros } => {
+                write!(f, "moment {} {} {span_micros}", moment.at_micros, moment.seq)
+            }
         }
     }
 }

@@ -5,7 +5,9 @@
 //! Must not know of files, nor of who else holds a version.
 
 use super::edit::{Edit, EditOp};
-use super::meta::{Inconsistency, LEVELS, Run, TableMeta, Tree, check_neighbours, check_unique, ensure};
+use super::meta::{
+    Inconsistency, LEVELS, Moment, Run, TableMeta, Tree, check_neighbours, check_unique, ensure,
+};
 use super::settings::KeyspaceSettings;
 use crate::base::types::{DbId, FileNo, KeyspaceId, SEQ_MAX, SegmentNo, SeqNo};
 use std::collections::{BTreeMap, BTreeSet};
@@ -47,6 +49,11 @@ pub(crate) struct Version {
     pub(crate) last_seq: SeqNo,
     /// Set when the database was closed cleanly and nothing was written since: the number of the next log segment.
     pub(crate) clean_next_log: Option<SegmentNo>,
+    /// At every sequence number from this one on, the tables have all that a reader there sees. `None`: not known.
+    pub(crate) floor: Option<SeqNo>,
+    /// Which sequence number was visible when, ascending in both. At most one has a sequence number below the floor, or
+    /// at it.
+    pub(crate) moments: Arc<Vec<Moment>>,
 }
 
 /// A run that an edit added to: where, and the smallest user key of what was added.
@@ -71,6 +78,8 @@ impl Version {
             log_number: 0,
             last_seq: 0,
             clean_next_log: None,
+            floor: None,
+            moments: Arc::default(),
         }
     }
 
@@ -146,6 +155,8 @@ impl Version {
             EditOp::NextKeyspace(value) => self.next_keyspace = self.next_keyspace.max(*value),
             EditOp::LastSeq(value) => self.raise_last_seq(*value)?,
             EditOp::Clean { next_log } => self.clean_next_log = Some(*next_log),
+            EditOp::Floor(value) => self.raise_floor(*value)?,
+            EditOp::Moment { moment, span_micros } => self.add_moment(*moment, *span_micros)?,
         }
         Ok(())
     }
@@ -153,6 +164,33 @@ impl Version {
     fn raise_last_seq(&mut self, seq: SeqNo) -> Result<(), Inconsistency> {
         ensure(seq <= SEQ_MAX, || format!("sequence number {seq} is out of bounds"))?;
         self.last_seq = self.last_seq.max(seq);
+        Ok(())
+    }
+
+    fn raise_floor(&mut self, seq: SeqNo) -> Result<(), Inconsistency> {
+        ensure(seq <= SEQ_MAX, || format!("floor {seq} is out of bounds"))?;
+        let floor = self.floor.map_or(seq, |floor| floor.max(seq));
+        self.floor = Some(floor);
+        let useless = self.moments.partition_point(|moment| moment.seq <= floor).saturating_sub(1);
+        if useless > 0 {
+            Arc::make_mut(&mut self.moments).drain(..useless);
+        }
+        Ok(())
+    }
+
+    /// The last sequence number rises with it: a number that stands for a time is never given to another commit.
+    fn add_moment(&mut self, moment: Moment, span_micros: u64) -> Result<(), Inconsistency> {
+        self.raise_last_seq(moment.seq)?;
+        let goes_on = |last: &Moment| last.at_micros <= moment.at_micros && last.seq < moment.seq;
+        let last = self.moments.last().copied();
+        if !last.is_none_or(|last| goes_on(&last)) {
+            return Ok(());
+        }
+        let moments = Arc::make_mut(&mut self.moments);
+        if last.is_some_and(|last| last.is_replaced_by(&moment, span_micros)) {
+            moments.pop();
+        }
+        moments.push(moment);
         Ok(())
     }
 
@@ -275,6 +313,8 @@ impl Version {
             self.check_keyspace(record)
                 .map_err(|inner| Inconsistency(format!("keyspace {}: {inner}", id.0)))?;
         }
+        let ascends = self.moments.is_sorted_by(|a, b| a.at_micros < b.at_micros && a.seq < b.seq);
+        ensure(ascends, || "moments do not ascend".into())?;
         ensure(self.last_seq <= SEQ_MAX, || format!("sequence number {} is out of bounds", self.last_seq))?;
         self.check_clean()?;
         check_unique(self.tables().map(|table| table.number).collect())
@@ -312,6 +352,8 @@ impl Version {
             snapshot_tables(record, &mut ops);
         }
         ops.push(EditOp::NextKeyspace(self.next_keyspace));
+        ops.extend(self.floor.map(EditOp::Floor));
+        ops.extend(self.moments.iter().map(|moment| EditOp::Moment { moment: *moment, span_micros: 0 }));
         ops.extend(self.clean_next_log.map(|next_log| EditOp::Clean { next_log }));
         Edit(ops)
     }

@@ -1,11 +1,11 @@
 //! The commit of a transaction: locks (if it was optimistic), one batch, the check for dangerous structures in the
 //! order of commits, and only after it is visible the end of its locks.
 
+use super::Transactions;
 use super::error::serialization;
 use super::locks::Mode;
 use super::ssi::Tracker;
 use super::txn::{Claim, Txn, TxnId};
-use super::Transactions;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::types::{KeyspaceId, SeqNo};
 use crate::engine::{Durability, KeyspaceCore, VersionedStore};
@@ -36,9 +36,7 @@ impl Txn {
             return Err(super::error::expired(self.id()));
         }
         let result = self.try_commit(durability, add);
-        if let Err(error) = &result {
-            self.manager.count_conflict(error);
-        } else {
+        if result.is_ok() {
             self.manager.counters.committed.add(1);
             self.end();
         }

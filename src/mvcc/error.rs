@@ -24,7 +24,8 @@ pub(super) fn transaction_failed(id: TxnId, cause: &Error) -> Error {
 
 /// It was open for too long.
 pub(super) fn expired(id: TxnId) -> Error {
-    let message = format!("transaction {id} was rolled back because it was open for longer than it asked for");
+    let message =
+        format!("transaction {id} was rolled back because it was open for longer than it asked for");
     Error::new(ErrorKind::TransactionFailed, message)
 }
 

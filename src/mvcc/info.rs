@@ -1,8 +1,9 @@
 //! Who is open and holds what, and what happened so far.
 
 use super::Transactions;
-use super::locks::{HeldLock, LockStats};
+use super::locks::LockStats;
 use super::options::Isolation;
+use crate::base::deadlock::LockDescription;
 use std::fmt;
 use std::time::Duration;
 
@@ -23,9 +24,9 @@ pub struct TransactionInfo {
     /// Memory of these writes.
     pub write_bytes: usize,
     /// Locks it holds.
-    pub locks: Vec<HeldLock>,
-    /// What it waits for at this moment, in words.
-    pub waiting_for: Option<String>,
+    pub locks: Vec<LockDescription>,
+    /// The lock it waits for at this moment, and for how long.
+    pub waiting_for: Option<(LockDescription, Duration)>,
 }
 
 impl fmt::Display for TransactionInfo {
@@ -44,7 +45,7 @@ impl fmt::Display for TransactionInfo {
             self.locks.len()
         )?;
         match &self.waiting_for {
-            Some(what) => write!(f, ", waits for {what}"),
+            Some((lock, waited)) => write!(f, ", has waited {waited:?} for {lock}"),
             None => Ok(()),
         }
     }
@@ -92,7 +93,7 @@ impl Transactions {
                 writes,
                 write_bytes,
                 locks: self.locks.held_by(&shared.owner),
-                waiting_for: self.locks.waiting_for(&shared.owner).map(|wanted| wanted.to_string()),
+                waiting_for: self.locks.waiting_for(&shared.owner).map(|wanted| (wanted.lock, wanted.waited)),
             }
         });
         info.collect()
@@ -101,6 +102,7 @@ impl Transactions {
     /// What happened so far.
     pub(crate) fn stats(&self) -> TransactionStats {
         let counters = &self.counters;
+        let open = self.open.lock().len();
         TransactionStats {
             begun: counters.begun.get(),
             committed: counters.committed.get(),
@@ -108,7 +110,7 @@ impl Transactions {
             write_conflicts: counters.write_conflicts.get(),
             serialization_conflicts: counters.serialization_conflicts.get(),
             expired: counters.expired.get(),
-            open: self.open.lock().len(),
+            open,
             write_bytes: self.write_bytes.load(std::sync::atomic::Ordering::Relaxed),
             locks: self.locks.stats(),
         }

@@ -35,8 +35,7 @@ pub(crate) struct TxnIter<'t> {
 
 impl<'t> TxnIter<'t> {
     /// Over the keys of a keyspace within bounds; an error is yielded as the first item.
-    pub(crate) fn new(txn: &'t Txn, keyspace: Result<Arc<KeyspaceCore>>, bounds: Bounds) -> Result<TxnIter<'t>> {
-        let keyspace = keyspace?;
+    pub(crate) fn new(txn: &'t Txn, keyspace: Arc<KeyspaceCore>, bounds: Bounds) -> Result<TxnIter<'t>> {
         let lower = bounds.lower.clone().map_or(Bound::Unbounded, Bound::Included);
         let upper = bounds.upper.clone().map_or(Bound::Unbounded, Bound::Excluded);
         let mut iter = TxnIter {

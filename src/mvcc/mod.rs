@@ -25,17 +25,18 @@ mod txn;
 mod write_set;
 
 pub use info::{TransactionInfo, TransactionStats};
-pub use locks::{LockStats, VictimPolicy, WaitGraph};
 pub(crate) use iter::TxnIter;
 pub(crate) use locks::Mode;
-pub use options::{Isolation, LockWait, RetryPolicy, TransactionOptions};
+pub use locks::{LockStats, WaitEdge, WaitGraph};
+pub use options::{Isolation, RetryPolicy, TransactionOptions};
 pub(crate) use txn::Txn;
 
+use crate::base::deadlock::DeadlockReport;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::metrics::Counter;
 use crate::base::sync::{Mutex, Rank};
 use crate::base::types::KeyspaceId;
-use crate::engine::{Bounds, Core, KeyspaceCore, Registration, VersionedStore};
+use crate::engine::{Bounds, Core, KeyspaceCore, LockWait, PinKind, Registration, VersionedStore};
 use gate::Gate;
 use locks::{LockOptions, LockTable, OwnerInfo, Wait};
 use ssi::{Kind, Ssi, Tracker};
@@ -86,6 +87,11 @@ impl Transactions {
                 bytes_max: bytes(options.lock_bytes_max),
             },
         );
+        let named = Arc::downgrade(&core);
+        locks.set_namer(move |id| {
+            let core = named.upgrade()?;
+            core.state.lock().keyspaces.get(&id).map(|keyspace| keyspace.name.clone())
+        });
         let ssi = Ssi::new(bytes(options.lock_bytes_max));
         Transactions {
             core,
@@ -167,7 +173,7 @@ impl Transactions {
         shared: &Shared,
         options: &TransactionOptions,
     ) -> Result<(Registration, Option<Tracker>)> {
-        let take = || self.core.transaction_snapshot(shared.label.as_deref());
+        let take = || self.core.reader(PinKind::Transaction, shared.label.clone());
         if options.isolation != Isolation::Serializable {
             return Ok((take(), None));
         }
@@ -193,9 +199,7 @@ impl Transactions {
         mode: Mode,
         wait: LockWait,
     ) -> Result<()> {
-        self.locked(wait, |wait| {
-            self.locks.acquire(&shared.owner, keyspace.id, key, mode, wait).map(|_| ())
-        })
+        self.locked(wait, |wait| self.locks.acquire(&shared.owner, keyspace.id, key, mode, wait).map(|_| ()))
     }
 
     fn lock_range(
@@ -282,7 +286,10 @@ impl Transactions {
     /// What `look` finds in the write sets of all transactions but this one.
     fn others<T>(&self, id: TxnId, look: impl Fn(&WriteSet) -> Option<T>) -> Vec<T> {
         let open: Vec<Arc<Shared>> = self.open.lock().values().cloned().collect();
-        open.iter().filter(|shared| shared.id != id).filter_map(|shared| look(&shared.writes.lock())).collect()
+        open.iter()
+            .filter(|shared| shared.id != id)
+            .filter_map(|shared| look(&shared.writes.lock()))
+            .collect()
     }
 
     // Memory.
@@ -294,7 +301,9 @@ impl Transactions {
             let limit = options.transaction_bytes_max;
             return Err(Error::new(
                 ErrorKind::LimitExceeded,
-                format!("a transaction holds at most {limit} bytes of writes (transaction_bytes_max); commit in parts"),
+                format!(
+                    "a transaction holds at most {limit} bytes of writes (transaction_bytes_max); commit in parts"
+                ),
             ));
         }
         let all = self.write_bytes.load(Ordering::Relaxed).saturating_add(more);
@@ -316,6 +325,18 @@ impl Transactions {
         } else {
             self.write_bytes.fetch_sub(before.saturating_sub(after), Ordering::Relaxed);
         }
+    }
+
+    // Reports.
+
+    /// Who waits for whom.
+    pub(crate) fn wait_graph(&self) -> WaitGraph {
+        self.locks.wait_graph()
+    }
+
+    /// The last deadlocks.
+    pub(crate) fn deadlocks(&self) -> Vec<DeadlockReport> {
+        self.locks.deadlocks()
     }
 
     fn count_conflict(&self, error: &Error) {

@@ -1,6 +1,6 @@
 //! What a transaction can be asked to be.
 
-use crate::engine::Durability;
+use crate::engine::{Durability, LockWait};
 use std::fmt;
 use std::time::Duration;
 
@@ -44,19 +44,6 @@ impl fmt::Display for Isolation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
-}
-
-/// What to do when a lock is held by somebody else.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub enum LockWait {
-    /// Wait as long as [`Options::lock_timeout`](crate::Options::lock_timeout) says.
-    #[default]
-    Default,
-    /// Do not wait: `LockTimeout` at once.
-    NoWait,
-    /// Wait at most this long, then `LockTimeout`.
-    Timeout(Duration),
 }
 
 /// How a transaction begins. See [`Db::begin_with`](crate::Db::begin_with).

@@ -3,10 +3,9 @@
 
 use super::Transactions;
 use super::locks::{Mode, OwnerInfo};
-use super::options::LockWait;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::types::{KeyspaceId, SeqNo};
-use crate::engine::{Durability, VersionedStore};
+use crate::engine::{Durability, LockWait, VersionedStore};
 use crate::wal::{BatchBuilder, ops};
 use std::sync::Arc;
 
@@ -32,12 +31,17 @@ impl Transactions {
     }
 
     /// Commits a batch.
-    pub(crate) fn write(&self, batch: &BatchBuilder, durability: Durability, wait: LockWait) -> Result<SeqNo> {
+    pub(crate) fn write(
+        &self,
+        batch: &BatchBuilder,
+        durability: Durability,
+        wait: LockWait,
+    ) -> Result<SeqNo> {
         if let Some(_pass) = self.gate.pass() {
             let frozen = batch.freeze();
-            return self.core.timed_write(|| {
-                self.core.commit_batch(&frozen, batch.keyspaces(), durability, &|_| Ok(()))
-            });
+            return self
+                .core
+                .timed_write(|| self.core.commit_batch(&frozen, batch.keyspaces(), durability, &|_| Ok(())));
         }
         self.write_locked(batch, durability, wait)
     }
@@ -58,7 +62,8 @@ impl Transactions {
             started: self.now(),
         });
         let locked = keys.iter().try_for_each(|(keyspace, key)| {
-            let acquire = |wait| self.locks.acquire(&owner, *keyspace, key, Mode::Exclusive, wait).map(|_| ());
+            let acquire =
+                |wait| self.locks.acquire(&owner, *keyspace, key, Mode::Exclusive, wait).map(|_| ());
             self.locked(wait, acquire)
         });
         let result = locked.and_then(|()| self.commit_batch(batch, durability, None, id));

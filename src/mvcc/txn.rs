@@ -15,7 +15,7 @@ use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::slice::Slice;
 use crate::base::sync::Mutex;
 use crate::base::types::{KEY_BYTES_MAX, KeyspaceId, SeqNo, VALUE_BYTES_MAX};
-use crate::engine::{Bounds, Core, KeyspaceCore, Registration, VersionedStore};
+use crate::engine::{Bounds, Core, KeyspaceCore, PinKind, Registration, VersionedStore};
 use std::cell::{Cell, OnceCell, RefCell};
 use std::ops::Bound;
 use std::sync::Arc;
@@ -146,6 +146,7 @@ impl Txn {
         if leaves_usable(error.kind()) || self.failure.set(error.clone()).is_err() {
             return error;
         }
+        self.manager.count_conflict(&error);
         self.let_go();
         error
     }
@@ -179,8 +180,8 @@ impl Txn {
     /// A registered reader for one read.
     pub(super) fn reader(&self) -> Result<Registration> {
         match self.options.isolation.has_snapshot() {
-            true => self.snapshot().cloned(),
-            false => Ok(self.store().snapshot()),
+            true => Ok(self.snapshot()?.fork(PinKind::Transaction)),
+            false => Ok(self.store().reader(PinKind::Transaction, self.shared.label.clone())),
         }
     }
 
@@ -213,13 +214,11 @@ impl Txn {
             }
             return self.store().read_newest(keyspace, key);
         }
-        let seq = self.snapshot()?.seq();
+        let snapshot = self.snapshot()?;
         if let Some(tracker) = &*self.tracker.borrow() {
             tracker.read_key(keyspace.id, key);
         }
-        let value = self.store().read_at(keyspace, key, seq)?;
-        self.check_reader()?;
-        Ok(value)
+        self.store().read_at(keyspace, key, snapshot)
     }
 
     /// The values of several keys, as of one moment at every level but READ UNCOMMITTED.
@@ -232,10 +231,10 @@ impl Txn {
         if self.options.isolation != super::Isolation::ReadCommitted {
             return keys.iter().map(|key| self.get(keyspace, key.as_ref())).collect();
         }
-        let reader = self.store().snapshot();
+        let reader = self.reader()?;
         let one = |key: &[u8]| match self.shared.writes.lock().get(keyspace.id, key) {
             Some(own) => Ok(own),
-            None => self.store().read_at(keyspace, key, reader.seq()),
+            None => self.store().read_at(keyspace, key, &reader),
         };
         let values = keys.iter().map(|key| one(key.as_ref())).collect::<Result<Vec<_>>>();
         self.noting(values)
@@ -338,7 +337,7 @@ impl Txn {
         if self.store().changed_since(keyspace, key, seq)? {
             return Err(conflict(ConflictReason::Write, keyspace, key, self.id()));
         }
-        Ok(())
+        self.check_reader()
     }
 
     pub(super) fn lock_range(&self, keyspace: &Arc<KeyspaceCore>, bounds: &Bounds) -> Result<()> {
@@ -350,19 +349,14 @@ impl Txn {
         let seq = self.snapshot()?.seq();
         match self.store().changed_in_range_since(keyspace, bounds, seq)? {
             Some(key) => Err(conflict(ConflictReason::Write, keyspace, &key, self.id())),
-            None => Ok(()),
+            None => self.check_reader(),
         }
     }
 
     // Writes.
 
     /// Sets or deletes a key.
-    pub(crate) fn write(
-        &self,
-        keyspace: &Arc<KeyspaceCore>,
-        key: &[u8],
-        value: Option<&[u8]>,
-    ) -> Result<()> {
+    pub(crate) fn write(&self, keyspace: &Arc<KeyspaceCore>, key: &[u8], value: Option<&[u8]>) -> Result<()> {
         self.check_writable()?;
         check_key(key)?;
         check_value(value)?;
@@ -374,7 +368,7 @@ impl Txn {
         keyspace.check_exists()?;
         self.check_room(WriteSet::cost(key, value))?;
         match self.options.optimistic {
-            true => drop(self.snapshot()?),
+            true => self.snapshot().map(|_| ())?,
             false => self.lock_key(keyspace, key, Mode::Exclusive)?,
         }
         let mut keyspaces = self.keyspaces.borrow_mut();
@@ -386,7 +380,7 @@ impl Txn {
             writes.insert(keyspace.id, key, value);
             (writes.bytes(), writes.len())
         };
-        self.shared.owner.set_writes(count);
+        self.shared.owner.set_writes(count as u64);
         self.charge(bytes);
         Ok(())
     }
@@ -425,7 +419,7 @@ impl Txn {
             (writes.rollback_to_savepoint(), writes.bytes(), writes.len())
         };
         self.charge(bytes);
-        self.shared.owner.set_writes(count);
+        self.shared.owner.set_writes(count as u64);
         if found { Ok(()) } else { Err(no_savepoint()) }
     }
 

@@ -71,7 +71,8 @@ impl WriteSet {
             self.count = self.count.saturating_sub(1);
         }
         if keeps_undo {
-            let undone = before.as_ref().map_or(0, cost).saturating_add(key.len()).saturating_add(ENTRY_BYTES);
+            let undone =
+                before.as_ref().map_or(0, cost).saturating_add(key.len()).saturating_add(ENTRY_BYTES);
             self.bytes = self.bytes.saturating_add(undone);
             self.undo.push(Undo { keyspace, key: key.into(), before });
         }

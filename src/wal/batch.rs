@@ -121,7 +121,6 @@ impl BatchBuilder {
     }
 
     /// The encoded form.
-    #[cfg(test)]
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes
     }

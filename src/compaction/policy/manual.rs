@@ -1,8 +1,8 @@
 //! Compaction of a key range by hand: everything in it goes down into one run of the last level.
 //!
 //! Step by step, each of bounded bytes: the caller runs a step, installs it and asks again, until all that was in the
-//! tree when the goal was set is in the last level's run. Then the tables of that run that hold deletes and were not
-//! written since are rewritten, so that no delete stays that nobody needs.
+//! tree when the goal was set is in the last level's run. Then the tables of that run that hold deletes or older
+//! versions and were not written since are rewritten, so that nothing stays that nobody needs.
 
 use super::{last_level, merge, trivial_move};
 use crate::base::types::{FileNo, SeqNo};
@@ -62,9 +62,10 @@ impl Goal<'_> {
         table.overlaps(self.lo, self.hi) && table.seq_min <= self.seq_max
     }
 
-    /// A table of the last run with deletes that may have become droppable.
+    /// A table of the last run with deletes or older versions that may have become droppable.
     fn is_stale(&self, table: &TableMeta) -> bool {
-        table.overlaps(self.lo, self.hi) && table.deletes > 0 && table.number < self.files_below
+        let has_garbage = table.deletes > 0 || table.older_versions > 0;
+        table.overlaps(self.lo, self.hi) && has_garbage && table.number < self.files_below
     }
 }
 
@@ -99,7 +100,7 @@ fn closure<'a>(goal: &Goal<'_>, sources: &[(usize, &'a Arc<Run>)]) -> Option<Spa
     span
 }
 
-/// Rewrites neighbouring tables of the last run that hold deletes.
+/// Rewrites neighbouring tables of the last run that may hold garbage.
 fn rewrite(shape: &Shape, running: &Running, goal: &Goal<'_>, level: usize, run: &Run) -> Option<Task> {
     let busy = Busy::of(running);
     let is_due = |table: &&Arc<TableMeta>| goal.is_stale(table) && !busy.has(table.number);

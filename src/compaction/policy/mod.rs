@@ -9,10 +9,12 @@ mod fifo;
 mod lazy;
 mod leveled;
 mod manual;
+mod reclaim;
 mod tiered;
 
 pub(crate) use debt::debt;
 pub(crate) use manual::{Goal, Manual, manual};
+pub(crate) use reclaim::{Reclaim, reclaim};
 
 use super::check::check_task;
 use super::running::{Busy, Running};

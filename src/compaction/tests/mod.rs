@@ -78,6 +78,7 @@ fn table(word: &str) -> TableMeta {
         raw_bytes: bytes,
         seq_min: 1,
         seq_max: 1,
+        older_versions: 0,
     }
 }
 

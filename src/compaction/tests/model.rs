@@ -219,6 +219,7 @@ impl Model {
             raw_bytes: bytes,
             seq_min: seqs().min().unwrap(),
             seq_max: seqs().max().unwrap(),
+            older_versions: entries.windows(2).filter(|pair| pair[0].0 == pair[1].0).count() as u64,
         };
         self.contents.insert(number, entries);
         Arc::new(meta)

@@ -23,15 +23,15 @@ fn versions_are_numbered_in_commit_order_and_survive_a_flush() {
     };
     assert!(!changed(0));
     db.put("k", "1").unwrap();
-    let reader = store.snapshot();
+    let reader = store.reader(PinKind::Transaction, None);
     db.delete("k").unwrap();
     let deleted = store.visible_seq();
     assert!(changed(0) && changed(reader.seq()) && !changed(deleted));
     assert_eq!(store.assigned_seq(), deleted);
     db.flush().unwrap();
     assert!(changed(0) && changed(reader.seq()) && !changed(deleted));
-    assert_eq!(store.read_at(core_keyspace, b"k", reader.seq()).unwrap().unwrap(), "1");
-    assert_eq!(store.read_at(core_keyspace, b"k", deleted).unwrap(), None);
+    assert_eq!(store.read_at(core_keyspace, b"k", &reader).unwrap().unwrap(), "1");
+    assert_eq!(store.read_at(core_keyspace, b"k", &store.reader_at(deleted).unwrap()).unwrap(), None);
     let mut cursor = store.cursor_at(core_keyspace, reader, Bounds::default()).unwrap();
     cursor.seek_to_first().unwrap();
     assert_eq!((cursor.key(), cursor.value()), (&b"k"[..], &b"1"[..]));
