@@ -1,6 +1,6 @@
 //! The life of one invocation: the database's directory, the benchmarks in order, and the results at the end.
 
-use crate::args::Args;
+use crate::args::{Args, nothing_to_read};
 use crate::benchmarks::{self, Benchmark, Crew, LARGE_VALUE_BYTES, LOAD, Needs, Spec};
 use crate::machine::{Machine, Usage, unix_seconds};
 use crate::output::{self, header, html, json, line, table};
@@ -47,10 +47,10 @@ pub fn run(mut args: Args) -> Result<()> {
     }
     let args = &args;
     let resolved = store::resolved(args)?;
+    let directory = Directory::new(args)?;
     // A path that cannot be written is better known now than in an hour.
     let json_file = args.json.as_deref().map(create).transpose()?;
     let html_file = args.report.as_deref().map(create).transpose()?;
-    let directory = Directory::new(args.db.as_deref())?;
     let mut session = Session::start(args, directory.path())?;
     let mut report = Report {
         args,
@@ -63,7 +63,7 @@ pub fn run(mut args: Args) -> Result<()> {
         engine: EngineStats::default(),
     };
     output::print(&header::text(&report))?;
-    for spec in &args.benchmarks {
+    for spec in &args.benchmarks.0 {
         session.run(spec, &mut report.results)?;
     }
     report.engine = session.store()?.stats();
@@ -96,14 +96,19 @@ enum Directory {
 }
 
 impl Directory {
-    fn new(asked: Option<&Path>) -> Result<Directory> {
-        match asked {
-            Some(path) => Ok(Directory::Kept(path.to_path_buf())),
+    /// Refuses a directory that holds something, unless that is what was asked for.
+    fn new(args: &Args) -> Result<Directory> {
+        match &args.db {
+            Some(path) => {
+                if !args.use_existing_db && !args.destroy_existing_db {
+                    store::check_vacant(path)?;
+                }
+                Ok(Directory::Kept(path.clone()))
+            }
             None => {
                 let dir = tempfile::Builder::new().prefix("db_bench-").tempdir();
-                Ok(Directory::Temporary(
-                    dir.context("cannot create a temporary directory; give one with --db")?,
-                ))
+                let dir = dir.context("cannot create a temporary directory; give one with --db")?;
+                Ok(Directory::Temporary(dir))
             }
         }
     }
@@ -134,9 +139,9 @@ impl<'a> Session<'a> {
     fn start(args: &'a Args, path: &'a Path) -> Result<Session<'a>> {
         let csv = match args.report_interval_seconds {
             0 => None,
-            seconds => Some(CsvReport::create(&args.report_file, seconds)?),
+            seconds => Some(CsvReport::create(args.report_file(), seconds)?),
         };
-        if !args.use_existing_db {
+        if args.destroy_existing_db {
             store::destroy(path)?;
         }
         let value_bytes_max = args.value_sizes().max().max(LARGE_VALUE_BYTES);
@@ -147,7 +152,13 @@ impl<'a> Session<'a> {
             next_seed: args.seed,
             keys: AtomicU64::new(args.num),
         };
-        Ok(Session { bench, path, store: Some(Store::open(args, path)?) })
+        let session = Session { bench, path, store: Some(Store::open(args, path)?) };
+        // Deletions may leave a database empty that a benchmark then reads: only one that is empty from the start is a
+        // mistake.
+        match benchmarks::first_reader(&args.benchmarks, args.use_existing_db)? {
+            Some(reader) if session.store()?.is_empty()? => Err(nothing_to_read(reader)),
+            _ => Ok(session),
+        }
     }
 
     fn store(&self) -> Result<&Store> {
@@ -196,13 +207,7 @@ impl<'a> Session<'a> {
     fn prepare(&mut self, benchmark: &Benchmark) -> Result<()> {
         match benchmark.needs {
             Needs::Fresh => self.recreate(),
-            Needs::Any => Ok(()),
-            Needs::Data => {
-                if self.store()?.is_empty()? {
-                    eprintln!("{}: the database is empty; run a fill benchmark before", benchmark.name);
-                }
-                Ok(())
-            }
+            Needs::Any | Needs::Data => Ok(()),
             Needs::Loaded => {
                 if self.store()?.is_empty()? {
                     eprintln!("{}: the database is empty; loading it with {LOAD} first", benchmark.name);

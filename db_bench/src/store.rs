@@ -40,7 +40,7 @@ fn options(args: &Args) -> Result<esker::Options> {
             FilterArg::Standard => esker::FilterKind::Standard,
             FilterArg::None => esker::FilterKind::None,
         })
-        .bloom_bits(args.bloom_bits)
+        .bloom_bits(args.bloom_bits())
         .block_bytes(block_bytes)
         .compaction_style(match args.compaction_style {
             CompactionArg::Lazy => esker::CompactionStyle::LazyLeveling,
@@ -330,9 +330,30 @@ pub struct LevelShape {
 /// Refuses, and removes nothing, when the directory holds anything that is not a file of the engine: a mistyped `--db`
 /// must not cost anybody their files.
 pub fn destroy(path: &Path) -> Result<()> {
+    for file in database_files(path)? {
+        fs::remove_file(&file).with_context(|| format!("cannot remove {}", file.display()))?;
+    }
+    Ok(())
+}
+
+/// An error unless a new database can be made in `path` without anything being lost.
+pub fn check_vacant(path: &Path) -> Result<()> {
+    // A lock alone is what remains of a creation that stopped early.
+    if database_files(path)?.iter().all(|file| name(file) == "LOCK") {
+        return Ok(());
+    }
+    bail!(
+        "{} holds a database, and nothing was done to it: add --use_existing_db to run against it, or \
+         --destroy_existing_db to delete it",
+        path.display()
+    )
+}
+
+/// The files of the database in `path`, none if there is no such directory; an error if anything else is there.
+fn database_files(path: &Path) -> Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(path) {
         Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(error).with_context(|| format!("cannot list {}", path.display())),
     };
     let mut files: Vec<PathBuf> = Vec::new();
@@ -348,22 +369,20 @@ pub fn destroy(path: &Path) -> Result<()> {
         }
         files.push(entry.path());
     }
-    let names: Vec<&str> = files.iter().filter_map(|file| file.file_name()?.to_str()).collect();
-    // A directory with nothing but a lock is one where creation stopped early.
-    let recognized = names.contains(&"MANIFEST-A") || names.contains(&"MANIFEST-B") || names == ["LOCK"];
-    if !names.is_empty() && !recognized {
+    let recognized = files.iter().any(|file| matches!(name(file), "MANIFEST-A" | "MANIFEST-B"));
+    if !recognized && files.iter().any(|file| name(file) != "LOCK") {
         bail!("{} holds files but no manifest of the engine: nothing was removed", path.display());
     }
-    for file in files {
-        fs::remove_file(&file).with_context(|| format!("cannot remove {}", file.display()))?;
-    }
-    Ok(())
+    Ok(files)
+}
+
+fn name(path: &Path) -> &str {
+    path.file_name().and_then(|name| name.to_str()).unwrap_or_default()
 }
 
 fn is_engine_file(path: &Path) -> bool {
-    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
-    matches!(name, "LOCK" | "MANIFEST-A" | "MANIFEST-B") || matches!(extension, "sst" | "wal" | "tmp")
+    matches!(name(path), "LOCK" | "MANIFEST-A" | "MANIFEST-B") || matches!(extension, "sst" | "wal" | "tmp")
 }
 
 #[cfg(test)]
@@ -374,9 +393,17 @@ mod tests {
     fn only_a_directory_of_engine_files_is_emptied() {
         let dir = tempfile::tempdir().unwrap();
         destroy(&dir.path().join("missing")).unwrap();
+        check_vacant(dir.path()).unwrap();
+        fs::write(dir.path().join("LOCK"), b"").unwrap();
+        check_vacant(dir.path()).unwrap();
         for name in ["MANIFEST-A", "MANIFEST-B", "LOCK", "000001.wal", "000002.sst"] {
             fs::write(dir.path().join(name), b"x").unwrap();
         }
+        let refusal = check_vacant(dir.path()).unwrap_err().to_string();
+        assert!(
+            refusal.contains("--use_existing_db") && refusal.contains("--destroy_existing_db"),
+            "{refusal}"
+        );
         fs::write(dir.path().join("thesis.txt"), b"x").unwrap();
         let error = destroy(dir.path()).unwrap_err().to_string();
         assert!(error.contains("thesis.txt"), "{error}");

@@ -258,8 +258,40 @@ fn a_named_database_is_kept_and_used_again() {
     let stdout = run(&["--benchmarks=fillseq,readseq", "--num=1000", "--use_existing_db", &db]);
     assert!(stdout.contains("fillseq      : skipped (--use_existing_db is true)"), "{stdout}");
     assert_eq!(figures(line(&stdout, "readseq")).3, 1000);
-    let output = db_bench(&["--benchmarks=readseq", "--num=1000", &db]);
+    let stdout = run(&["--benchmarks=fillseq,readseq", "--num=7", "--destroy_existing_db", &db]);
+    assert_eq!(figures(line(&stdout, "readseq")).3, 7);
+}
+
+/// It deleted whatever database it was pointed at, even to print statistics.
+#[test]
+fn a_database_is_not_deleted_unasked() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = path_flag("db", dir.path());
+    let json = dir.path().with_extension("json");
+    run(&["--benchmarks=fillseq", "--num=1000", &db]);
+    for benchmark in ["fillseq", "stats", "overwrite"] {
+        let output =
+            db_bench(&[&format!("--benchmarks={benchmark}"), "--num=10", &db, &path_flag("json", &json)]);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{benchmark}: {stderr}");
+        assert!(stderr.contains("--use_existing_db") && stderr.contains("--destroy_existing_db"), "{stderr}");
+        assert!(output.stdout.is_empty() && !json.exists(), "{output:?}");
+    }
+    let stdout = run(&["--benchmarks=readseq", "--num=1000", "--use_existing_db", &db]);
+    assert_eq!(figures(line(&stdout, "readseq")).3, 1000);
+}
+
+#[test]
+fn reading_an_empty_database_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = path_flag("db", dir.path());
+    let output = db_bench(&["--benchmarks=readrandom", "--num=10", &db]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("fillrandom,readrandom"), "{output:?}");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "nothing is touched");
+    run(&["--benchmarks=fillseq,deleteseq", "--num=10", &db]);
+    let output = db_bench(&["--benchmarks=stats,readrandom", "--num=10", &db, "--use_existing_db"]);
     assert!(String::from_utf8_lossy(&output.stderr).contains("the database is empty"), "{output:?}");
+    assert_eq!(output.status.code(), Some(1));
 }
 
 #[test]

@@ -61,7 +61,7 @@ pub fn settings(report: &Report<'_>) -> Vec<(&'static str, String)> {
         ("Seek nexts", args.seek_nexts.to_string()),
         ("Durability", durability(args.durability()).to_string()),
         ("Compression", args.compression_type.to_string()),
-        ("Bloom bits", format!("{} ({})", args.bloom_bits, args.filter)),
+        ("Bloom bits", format!("{} ({})", args.bloom_bits(), args.filter)),
         ("Block size", bytes(args.block_size as u64)),
         ("Memory budget", bytes(resolved.memory_budget)),
         ("Cache", bytes(resolved.cache_size)),
