@@ -2,6 +2,7 @@
 
 use crate::args::{Args, nothing_to_read};
 use crate::benchmarks::{self, Benchmark, Crew, LARGE_VALUE_BYTES, LOAD, Needs, Spec};
+use crate::interrupt;
 use crate::machine::{Machine, Usage, unix_seconds};
 use crate::output::{self, header, html, json, line, table};
 use crate::runner::{Bench, Outcome};
@@ -108,6 +109,7 @@ impl Directory {
             None => {
                 let dir = tempfile::Builder::new().prefix("db_bench-").tempdir();
                 let dir = dir.context("cannot create a temporary directory; give one with --db")?;
+                interrupt::remove_when_interrupted(dir.path().to_path_buf())?;
                 Ok(Directory::Temporary(dir))
             }
         }

@@ -1,8 +1,12 @@
 //! The binary from the outside: every benchmark on a tiny database, the formats of what it prints and writes, and what
 //! it refuses.
 
+use signal_hook::consts::{SIGINT, SIGTERM};
+use std::io::Read;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 const BENCHMARKS: [&str; 30] = [
     "fillseq",
@@ -292,6 +296,40 @@ fn reading_an_empty_database_is_refused() {
     let output = db_bench(&["--benchmarks=stats,readrandom", "--num=10", &db, "--use_existing_db"]);
     assert!(String::from_utf8_lossy(&output.stderr).contains("the database is empty"), "{output:?}");
     assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
+fn a_signal_ends_it_and_leaves_no_temporary_directory() {
+    for signal in [SIGINT, SIGTERM] {
+        let scratch = tempfile::tempdir().unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_db_bench"))
+            .args(["--benchmarks=fillrandom", "--duration=600", "--write_buffer_size=64K"])
+            .env("TMPDIR", scratch.path())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        wait_for_tables(scratch.path());
+        let pid = child.id().to_string();
+        assert!(Command::new("kill").args([&format!("-{signal}"), &pid]).status().unwrap().success());
+        let mut stderr = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+        assert_eq!(child.wait().unwrap().signal(), Some(signal), "{stderr}");
+        assert_eq!(stderr, "");
+        assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 0, "signal {signal}");
+    }
+}
+
+/// Until the engine is at work in a directory of this one.
+fn wait_for_tables(scratch: &Path) {
+    let is_table = |entry: std::fs::DirEntry| entry.path().extension().is_some_and(|kind| kind == "sst");
+    loop {
+        let databases = std::fs::read_dir(scratch).unwrap().flatten();
+        if databases.filter_map(|entry| entry.path().read_dir().ok()).flatten().flatten().any(is_table) {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 #[test]
