@@ -119,14 +119,7 @@ impl Batch {
     fn check_size(&self, more: usize) -> Result<()> {
         /// Most that an entry takes beside its key and value.
         const OVERHEAD: usize = 24;
-        let limit = self.handle.core().options.batch_bytes_max;
         let bytes = self.builder.bytes_len().saturating_add(more).saturating_add(OVERHEAD);
-        if bytes as u64 > limit {
-            return Err(Error::new(
-                ErrorKind::LimitExceeded,
-                format!("a batch has at most {limit} bytes (batch_bytes_max); split it"),
-            ));
-        }
-        Ok(())
+        self.handle.core().options.check_batch(bytes as u64)
     }
 }

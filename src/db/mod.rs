@@ -444,6 +444,7 @@ impl Keyspace {
         options: WriteOptions,
     ) -> Result<()> {
         let (key, value) = (key.as_ref(), value.as_ref());
+        self.keyspace.check_exists()?;
         let (core, id) = (self.core(), self.keyspace.id);
         core.write_one(id, core.durability(options.durability), |batch| batch.put(id, key, value)).map(|_| ())
     }
@@ -462,6 +463,7 @@ impl Keyspace {
     /// See [`put`](Keyspace::put).
     pub fn delete_with(&self, key: impl AsRef<[u8]>, options: WriteOptions) -> Result<()> {
         let key = key.as_ref();
+        self.keyspace.check_exists()?;
         let (core, id) = (self.core(), self.keyspace.id);
         core.write_one(id, core.durability(options.durability), |batch| batch.delete(id, key)).map(|_| ())
     }

@@ -84,7 +84,7 @@ impl fmt::Display for Event {
             ),
             Event::ManifestHealed { damage } => write!(f, "manifest copy healed: {damage}"),
             Event::Flushed { keyspace, entries, bytes, micros } => {
-                write!(f, "flushed {entries} entries of {keyspace} into {bytes} bytes in {micros} us")
+                write!(f, "flushed {entries} entries of {keyspace:?} into {bytes} bytes in {micros} us")
             }
             Event::Compacted {
                 keyspace,
@@ -96,7 +96,7 @@ impl fmt::Display for Event {
                 micros,
             } => write!(
                 f,
-                "compacted {keyspace} into level {output_level} ({reason}): {bytes_read} to {bytes_written} bytes, {} of {} entries dropped, {micros} us",
+                "compacted {keyspace:?} into level {output_level} ({reason}): {bytes_read} to {bytes_written} bytes, {} of {} entries dropped, {micros} us",
                 entries.1, entries.0
             ),
             Event::BackgroundError { job, error } => write!(f, "{job} failed: {error}"),

@@ -657,6 +657,23 @@ pub struct ResolvedOptions {
     pub free_space_min: u64,
 }
 
+impl ResolvedOptions {
+    /// Refuses a write or batch of more bytes than one may have.
+    pub(crate) fn check_batch(&self, bytes: u64) -> Result<()> {
+        let limit = self.batch_bytes_max;
+        if bytes <= limit {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::LimitExceeded,
+            format!(
+                "a write or batch may take {limit} bytes here, and this one takes {bytes}: raise \
+                 Options::memory_budget, of which it may take 3/16, or split the batch"
+            ),
+        ))
+    }
+}
+
 impl fmt::Display for ResolvedOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "memory_budget            {}", self.memory_budget)?;
