@@ -14,3 +14,4 @@ mod model;
 mod process;
 mod regressions;
 mod support;
+mod surface;
