@@ -7,7 +7,7 @@ use crate::machine::{Machine, Usage, unix_seconds};
 use crate::output::{self, header, html, json, line, table};
 use crate::runner::{Bench, Outcome};
 use crate::sampler::CsvReport;
-use crate::store::{self, EngineStats, Resolved, Store};
+use crate::store::{self, EngineStats, InForce, Store};
 use crate::values::ValuePool;
 use anyhow::{Context, Result};
 use std::fs::File;
@@ -25,13 +25,17 @@ pub struct RunResult {
     pub remark: String,
     /// What the process used meanwhile.
     pub usage: Usage,
+    /// Whether it was one call, of which only the time says something.
+    pub is_single: bool,
+    /// Which run of how many of the same, from 1.
+    pub repetition: (u32, u32),
 }
 
 /// Everything that was found out, for the reports.
 pub struct Report<'a> {
     pub args: &'a Args,
     pub machine: Machine,
-    pub resolved: Resolved,
+    pub in_force: InForce,
     pub started_unix_seconds: u64,
     pub db_path: PathBuf,
     pub file_system: String,
@@ -47,7 +51,7 @@ pub fn run(mut args: Args) -> Result<()> {
         args.seed = unix_seconds();
     }
     let args = &args;
-    let resolved = store::resolved(args)?;
+    store::check_options(args)?;
     let directory = Directory::new(args)?;
     // A path that cannot be written is better known now than in an hour.
     let json_file = args.json.as_deref().map(create).transpose()?;
@@ -56,7 +60,7 @@ pub fn run(mut args: Args) -> Result<()> {
     let mut report = Report {
         args,
         machine: Machine::here(),
-        resolved,
+        in_force: session.store()?.in_force(),
         started_unix_seconds: unix_seconds(),
         db_path: directory.path().to_path_buf(),
         file_system: crate::machine::file_system(directory.path()),
@@ -174,11 +178,11 @@ impl<'a> Session<'a> {
             return output::print(&format!("{:<12} : skipped (--use_existing_db is true)\n", benchmark.name));
         }
         for _ in 0..spec.warmups {
-            self.run_once(benchmark)?;
+            self.run_once(benchmark, (1, 1))?;
         }
         let first = results.len();
-        for _ in 0..spec.repeats {
-            let Some(result) = self.run_once(benchmark)? else { continue };
+        for repetition in 1..=spec.repeats {
+            let Some(result) = self.run_once(benchmark, (repetition, spec.repeats))? else { continue };
             output::print(&line::result(&result))?;
             if self.bench.args.histogram {
                 output::print(&line::histograms(&result))?;
@@ -189,7 +193,7 @@ impl<'a> Session<'a> {
     }
 
     /// One run; `None` when there is nothing to report of it.
-    fn run_once(&mut self, benchmark: &Benchmark) -> Result<Option<RunResult>> {
+    fn run_once(&mut self, benchmark: &Benchmark, repetition: (u32, u32)) -> Result<Option<RunResult>> {
         self.prepare(benchmark)?;
         let before = Usage::now();
         let outcome = self.measure(benchmark)?;
@@ -197,7 +201,14 @@ impl<'a> Session<'a> {
             return Ok(None);
         }
         let remark = (benchmark.remark)(&outcome.merged.totals);
-        Ok(Some(RunResult { name: benchmark.name, outcome, remark, usage: Usage::now().since(before) }))
+        Ok(Some(RunResult {
+            name: benchmark.name,
+            outcome,
+            remark,
+            usage: Usage::now().since(before),
+            is_single: benchmark.crew == Crew::One,
+            repetition,
+        }))
     }
 
     fn measure(&mut self, benchmark: &Benchmark) -> Result<Outcome> {

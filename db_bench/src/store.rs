@@ -15,9 +15,10 @@ pub struct Store {
     keyspace: esker::Keyspace,
 }
 
-/// Sizes in force after the engine derived what was not asked for.
+/// Settings in force: derived by the engine where nothing was asked for, and those of an existing database where they
+/// were chosen when it was created.
 #[derive(Debug, Clone, Serialize)]
-pub struct Resolved {
+pub struct InForce {
     /// Bytes of memory in all.
     pub memory_budget: u64,
     /// Bytes of the block cache.
@@ -26,6 +27,16 @@ pub struct Resolved {
     pub write_buffer_size: u64,
     /// Threads for flush and compaction.
     pub background_threads: usize,
+    /// Compression of blocks.
+    pub compression: CompressionArg,
+    /// Kind of filter.
+    pub filter: FilterArg,
+    /// Filter bits per key.
+    pub bloom_bits: u32,
+    /// Uncompressed bytes of a block.
+    pub block_size: u64,
+    /// Shape in which compaction keeps the tree.
+    pub compaction_style: CompactionArg,
 }
 
 fn options(args: &Args) -> Result<esker::Options> {
@@ -78,15 +89,9 @@ fn durability(durability: DurabilityArg) -> esker::Durability {
     }
 }
 
-/// The sizes that opening with these arguments puts in force.
-pub fn resolved(args: &Args) -> Result<Resolved> {
-    let resolved = options(args)?.resolved();
-    Ok(Resolved {
-        memory_budget: resolved.memory_budget,
-        cache_size: resolved.block_cache_bytes,
-        write_buffer_size: resolved.write_buffer_bytes,
-        background_threads: resolved.background_threads,
-    })
+/// An error if the engine would refuse these options: better known before anything is deleted.
+pub fn check_options(args: &Args) -> Result<()> {
+    Ok(options(args)?.validate()?)
 }
 
 /// How writes are made; cheap to copy into every thread.
@@ -108,6 +113,34 @@ impl Store {
             options.open(path).with_context(|| format!("cannot open the database in {}", path.display()))?;
         let keyspace = db.default_keyspace();
         Ok(Store { db, keyspace })
+    }
+
+    /// The settings in force in it.
+    pub fn in_force(&self) -> InForce {
+        let (sizes, stored) = (self.db.options(), self.keyspace.options());
+        InForce {
+            memory_budget: sizes.memory_budget,
+            cache_size: sizes.block_cache_bytes,
+            write_buffer_size: sizes.write_buffer_bytes,
+            background_threads: sizes.background_threads,
+            compression: match stored.compression {
+                esker::Compression::None => CompressionArg::None,
+                esker::Compression::Lz4 => CompressionArg::Lz4,
+            },
+            filter: match stored.filter {
+                esker::FilterKind::Blocked => FilterArg::Blocked,
+                esker::FilterKind::Standard => FilterArg::Standard,
+                esker::FilterKind::None => FilterArg::None,
+            },
+            bloom_bits: stored.bloom_bits,
+            block_size: u64::from(stored.block_bytes),
+            compaction_style: match stored.compaction_style {
+                esker::CompactionStyle::LazyLeveling => CompactionArg::Lazy,
+                esker::CompactionStyle::Leveled => CompactionArg::Leveled,
+                esker::CompactionStyle::Tiered => CompactionArg::Tiered,
+                esker::CompactionStyle::Fifo => CompactionArg::Fifo,
+            },
+        }
     }
 
     /// Closes it; every file of it is complete afterwards.

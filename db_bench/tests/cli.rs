@@ -41,6 +41,9 @@ const BENCHMARKS: [&str; 30] = [
     "stats",
 ];
 
+/// Those of which only the time says something.
+const SINGLE: [&str; 4] = ["flush", "compact", "waitforcompaction", "verify"];
+
 fn db_bench(flags: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_db_bench")).args(flags).output().unwrap()
 }
@@ -79,6 +82,14 @@ fn figures(line: &str) -> (f64, u64, f64, u64) {
     )
 }
 
+/// Reads the result line of a single call.
+fn seconds(line: &str) -> f64 {
+    let (_, rest) = line.split_once(" : ").unwrap();
+    let (seconds, unit) = rest.trim_start().split_once(' ').unwrap();
+    assert!(unit.starts_with("seconds"), "{line}");
+    seconds.parse().unwrap()
+}
+
 fn path_flag(flag: &str, path: &Path) -> String {
     format!("--{flag}={}", path.display())
 }
@@ -88,7 +99,9 @@ fn every_benchmark_runs_alone_on_a_database_of_its_own() {
     for name in BENCHMARKS {
         let stdout =
             run(&[&format!("--benchmarks=fillseq,{name}"), "--num=500", "--seek_nexts=3", "--histogram"]);
-        if name != "stats" {
+        if SINGLE.contains(&name) {
+            assert!(seconds(line(&stdout, name)) >= 0.0, "{name}: {stdout}");
+        } else if name != "stats" {
             let (micros, _, _, operations) = figures(line(&stdout, name));
             assert!(micros > 0.0 && operations > 0, "{name}: {stdout}");
         }
@@ -102,7 +115,9 @@ fn every_benchmark_runs_after_all_the_others_with_threads() {
         let stdout =
             run(&[&list, "--num=2000", flags[0], flags[1], "--key_shape=user", "--write_buffer_size=64K"]);
         for name in BENCHMARKS.iter().filter(|name| **name != "stats") {
-            figures(line(&stdout, name));
+            let line = line(&stdout, name);
+            let time = if SINGLE.contains(name) { seconds(line) } else { figures(line).2 };
+            assert!(time >= 0.0, "{line}");
         }
     }
 }
@@ -161,6 +176,26 @@ fn the_header_states_the_settings() {
     assert!(value("Durability").starts_with("disk"), "{stdout}");
     for name in ["Kernel", "CPU", "Cache", "Seed", "DB path"] {
         assert!(!value(name).is_empty(), "{name}");
+    }
+}
+
+/// Those of the flags were printed, whatever the database was created with.
+#[test]
+fn the_header_states_what_is_in_force_in_an_existing_database() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = path_flag("db", dir.path());
+    let flags = ["--compression_type=none", "--bloom_bits=7", "--write_buffer_size=1M", "--block_size=8K"];
+    run(&[&["--benchmarks=fillseq", "--num=100", &db][..], &flags[..]].concat());
+    let flags = ["--use_existing_db", "--write_buffer_size=2M", "--filter=standard"];
+    let stdout = run(&[&["--benchmarks=readseq", "--num=100", &db][..], &flags[..]].concat());
+    for (name, value) in [
+        ("Compression:", "none"),
+        ("Bloom bits:", "7 (blocked)"),
+        ("Write buffer:", "1 MiB"),
+        ("Block size:", "8 KiB"),
+    ] {
+        let line = stdout.lines().find(|line| line.starts_with(name)).unwrap();
+        assert_eq!(line[name.len()..].trim(), value, "{stdout}");
     }
 }
 
@@ -281,6 +316,8 @@ fn a_database_is_not_deleted_unasked() {
         assert!(stderr.contains("--use_existing_db") && stderr.contains("--destroy_existing_db"), "{stderr}");
         assert!(output.stdout.is_empty() && !json.exists(), "{output:?}");
     }
+    let refused = db_bench(&["--benchmarks=fillseq", "--destroy_existing_db", &db, "--bloom_bits=65"]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("bloom_bits must be 0 to 64"), "{refused:?}");
     let stdout = run(&["--benchmarks=readseq", "--num=1000", "--use_existing_db", &db]);
     assert_eq!(figures(line(&stdout, "readseq")).3, 1000);
 }
