@@ -93,7 +93,8 @@ impl Batch {
     /// Commits.
     ///
     /// # Errors
-    /// See [`Db::put`](crate::Db::put); `InvalidArgument` for [`Durability::Memory`] over several keyspaces.
+    /// See [`Db::put`](crate::Db::put); `InvalidArgument` for
+    /// [`Durability::Memory`](crate::Durability::Memory) over several keyspaces.
     pub fn commit_with(self, options: WriteOptions) -> Result<Receipt> {
         let core = self.handle.core();
         if self.is_empty() {
