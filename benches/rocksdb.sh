@@ -34,7 +34,12 @@ common=(--key_size=16 --value_size=100 --compression_ratio=0.5 --bloom_bits=10 -
 step() {
   local name=$1 engine=$2 binary=$ours
   shift 2
-  [ "$engine" = rocksdb ] && binary=$theirs
+  if [ "$engine" = rocksdb ]; then
+    binary=$theirs
+  elif [[ " $* " != *" --use_existing_db=1 "* ]]; then
+    # RocksDB's starts anew by itself.
+    set -- "$@" --destroy_existing_db
+  fi
   local out cpu line ops count
   TIMEFORMAT='%U %S'
   { time "$binary" "${common[@]}" --seed="$RANDOM" --db="$dir/$engine" "$@" >"$dir/out" 2>/dev/null; } 2>"$dir/cpu"

@@ -257,7 +257,10 @@ impl Store {
             let (key, _) = item?;
             let Some(name) = key.strip_suffix(b"\0password") else { continue };
             let name = std::str::from_utf8(name)?;
-            let sessions = snapshot.prefix_in(&self.sessions, account_key(name, "")).count();
+            // Not `count`, which would take an error for a session.
+            let sessions = snapshot
+                .prefix_in(&self.sessions, account_key(name, ""))
+                .try_fold(0, |count, session| session.map(|_| count + 1))?;
             let locked = snapshot.get_in(&self.users, user_key(name, "locked"))?.is_some();
             let attempts = self.attempts(name)?;
             writeln!(

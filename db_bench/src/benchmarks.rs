@@ -1,6 +1,6 @@
 //! The catalogue of benchmarks: one row each, with what it does to the database and to the settings.
 
-use crate::args::DurabilityArg;
+use crate::args::{DEFAULT_BENCHMARKS, DurabilityArg};
 use crate::runner::{Plan, Worker};
 use crate::stats::Totals;
 use crate::values::ValueSizes;
@@ -17,7 +17,7 @@ pub enum Needs {
     Fresh,
     /// Whatever is there.
     Any,
-    /// Data: a warning is printed when there is none.
+    /// Data: refused when there never was any.
     Data,
     /// All keys: they are loaded first when the database is empty.
     Loaded,
@@ -152,6 +152,19 @@ pub fn find(name: &str) -> Result<&'static Benchmark> {
     }
 }
 
+/// The benchmark that comes before any that could have written something, if it needs data. With `existing` those that
+/// need a new database are skipped.
+pub fn first_reader(specs: &Specs, existing: bool) -> Result<Option<&'static Benchmark>> {
+    for spec in &specs.0 {
+        let benchmark = find(&spec.name)?;
+        if matches!(benchmark.crew, One | Printer) || (existing && benchmark.needs == Fresh) {
+            continue;
+        }
+        return Ok((benchmark.needs == Data).then_some(benchmark));
+    }
+    Ok(None)
+}
+
 /// The list for `--help`.
 pub fn help_text() -> String {
     let mut text = String::from("Benchmarks (\"fresh\" ones start with a new database):\n");
@@ -159,6 +172,7 @@ pub fn help_text() -> String {
         let fresh = if benchmark.needs == Fresh { "fresh: " } else { "" };
         text.push_str(&format!("  {:<22} {fresh}{}\n", benchmark.name, benchmark.summary));
     }
+    text.push_str(&format!("Run by default:\n  {}\n", DEFAULT_BENCHMARKS.replace(',', ", ")));
     text
 }
 
@@ -200,6 +214,19 @@ impl FromStr for Spec {
             bail!("'{text}' would not run at all");
         }
         Ok(spec)
+    }
+}
+
+/// The benchmarks of `--benchmarks`. Not a list to the parser, which would add a second one to the first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Specs(pub Vec<Spec>);
+
+impl FromStr for Specs {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Specs> {
+        Ok(Specs(text.split(',').map(str::parse).collect::<Result<_>>()?))
     }
 }
 
@@ -250,13 +277,28 @@ mod tests {
     }
 
     #[test]
+    fn a_benchmark_that_reads_what_nobody_wrote_is_found() {
+        let check = |list: &str, existing: bool, expect: Option<&str>| {
+            let found = first_reader(&list.parse().unwrap(), existing).unwrap();
+            assert_eq!(found.map(|benchmark| benchmark.name), expect, "{list} {existing}");
+        };
+        check("readrandom", false, Some("readrandom"));
+        check("stats,compact,readseq,fillseq", false, Some("readseq"));
+        check("fillseq,readrandom", false, None);
+        check("fillseq,readrandom", true, Some("readrandom"));
+        check("overwrite,readrandom", true, None);
+        check("ycsba,readrandom", false, None);
+        check("stats,verify", false, None);
+    }
+
+    #[test]
     fn names_are_unique_and_the_load_and_the_defaults_exist() {
         let mut names: Vec<_> = BENCHMARKS.iter().map(|benchmark| benchmark.name).collect();
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), BENCHMARKS.len());
         assert!(find(LOAD).is_ok());
-        for name in crate::args::DEFAULT_BENCHMARKS.split(',') {
+        for name in DEFAULT_BENCHMARKS.split(',') {
             assert!(find(name).is_ok(), "{name}");
         }
     }

@@ -2,6 +2,7 @@
 
 mod args;
 mod benchmarks;
+mod interrupt;
 mod keys;
 mod limiter;
 mod machine;
@@ -21,6 +22,7 @@ fn main() -> ExitCode {
     match session::run(args::Args::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
+            interrupt::end_if_interrupted();
             eprintln!("db_bench: {error:#}");
             ExitCode::FAILURE
         }

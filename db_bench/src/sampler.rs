@@ -94,6 +94,31 @@ impl CsvReport {
     }
 }
 
+/// The rows of one benchmark.
+struct CsvRows<'a> {
+    csv: &'a mut CsvReport,
+    /// Number of the next row.
+    next: u32,
+    /// Time and operations at the one before.
+    before: (Duration, u64),
+}
+
+impl CsvRows<'_> {
+    /// Writes a row if one is due: after each interval, and at the end for what remains, unless that is so short that
+    /// its rate would be noise.
+    fn look(&mut self, elapsed: Duration, operations: u64, ended: bool) -> Result<()> {
+        let interval = self.csv.interval;
+        let since = elapsed.saturating_sub(self.before.0);
+        if elapsed < interval * self.next && !(ended && since >= interval / 2) {
+            return Ok(());
+        }
+        self.csv.row(operations.saturating_sub(self.before.1) as f64 / since.as_secs_f64().max(1e-9))?;
+        self.next += 1;
+        self.before = (elapsed, operations);
+        Ok(())
+    }
+}
+
 /// A progress bar on standard error.
 pub struct Bar<'a> {
     bar: ProgressBar,
@@ -139,7 +164,7 @@ pub fn sample(
 ) -> Result<Vec<Sample>> {
     let start = Instant::now();
     let mut series = Series::new();
-    let mut csv = csv.map(|csv| (csv, 1u32, 0u64));
+    let mut csv = csv.map(|csv| CsvRows { csv, next: 1, before: (Duration::ZERO, 0) });
     let mut next_tick = TICK;
     loop {
         let ended = match stop.recv_timeout(next_tick.saturating_sub(start.elapsed())) {
@@ -148,17 +173,13 @@ pub fn sample(
         };
         let elapsed = start.elapsed();
         let operations = progress.iter().map(Progress::get).sum();
+        if let Some(csv) = &mut csv {
+            csv.look(elapsed, operations, ended)?;
+        }
         if ended {
             return Ok(series.finish(elapsed.as_secs_f64(), operations));
         }
         series.tick(elapsed.as_secs_f64(), operations);
-        if let Some((csv, rows, before)) = &mut csv
-            && elapsed >= csv.interval * *rows
-        {
-            csv.row(operations.saturating_sub(*before) as f64 / csv.interval.as_secs_f64())?;
-            *rows += 1;
-            *before = operations;
-        }
         if let Some(bar) = bar {
             bar.update(elapsed, operations);
         }
@@ -200,6 +221,28 @@ mod tests {
         assert!(samples.len() <= SAMPLES_MAX + 1, "{}", samples.len());
         assert!(samples.len() > SAMPLES_MAX / 3, "{}", samples.len());
         assert!(samples.iter().all(|sample| (sample.ops_per_second - 500.0).abs() < 1.0));
+    }
+
+    /// The interval that ended with the run was lost.
+    #[test]
+    fn the_report_has_a_row_for_every_interval() {
+        let check = |looks: &[(u64, u64, bool)], expect: &[u64]| {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("report.csv");
+            let mut csv = CsvReport::create(&path, 1).unwrap();
+            let mut rows = CsvRows { csv: &mut csv, next: 1, before: (Duration::ZERO, 0) };
+            for (millis, operations, ended) in looks {
+                rows.look(Duration::from_millis(*millis), *operations, *ended).unwrap();
+            }
+            let text = std::fs::read_to_string(&path).unwrap();
+            let rates: Vec<u64> =
+                text.lines().skip(1).map(|row| row.split_once(',').unwrap().1.parse().unwrap()).collect();
+            assert_eq!(rates, expect, "{looks:?}");
+        };
+        check(&[(900, 9, false), (1000, 10, false), (1900, 30, false), (2000, 40, true)], &[10, 30]);
+        check(&[(1000, 10, false), (1500, 20, true)], &[10, 20]);
+        check(&[(1000, 10, false), (1400, 20, true)], &[10]);
+        check(&[(300, 10, true)], &[]);
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! The life of one invocation: the database's directory, the benchmarks in order, and the results at the end.
 
-use crate::args::Args;
+use crate::args::{Args, nothing_to_read};
 use crate::benchmarks::{self, Benchmark, Crew, LARGE_VALUE_BYTES, LOAD, Needs, Spec};
+use crate::interrupt;
 use crate::machine::{Machine, Usage, unix_seconds};
 use crate::output::{self, header, html, json, line, table};
 use crate::runner::{Bench, Outcome};
 use crate::sampler::CsvReport;
-use crate::store::{self, EngineStats, Resolved, Store};
+use crate::store::{self, EngineStats, InForce, Store};
 use crate::values::ValuePool;
 use anyhow::{Context, Result};
 use std::fs::File;
@@ -24,13 +25,17 @@ pub struct RunResult {
     pub remark: String,
     /// What the process used meanwhile.
     pub usage: Usage,
+    /// Whether it was one call, of which only the time says something.
+    pub is_single: bool,
+    /// Which run of how many of the same, from 1.
+    pub repetition: (u32, u32),
 }
 
 /// Everything that was found out, for the reports.
 pub struct Report<'a> {
     pub args: &'a Args,
     pub machine: Machine,
-    pub resolved: Resolved,
+    pub in_force: InForce,
     pub started_unix_seconds: u64,
     pub db_path: PathBuf,
     pub file_system: String,
@@ -46,16 +51,16 @@ pub fn run(mut args: Args) -> Result<()> {
         args.seed = unix_seconds();
     }
     let args = &args;
-    let resolved = store::resolved(args)?;
+    store::check_options(args)?;
+    let directory = Directory::new(args)?;
     // A path that cannot be written is better known now than in an hour.
     let json_file = args.json.as_deref().map(create).transpose()?;
     let html_file = args.report.as_deref().map(create).transpose()?;
-    let directory = Directory::new(args.db.as_deref())?;
     let mut session = Session::start(args, directory.path())?;
     let mut report = Report {
         args,
         machine: Machine::here(),
-        resolved,
+        in_force: session.store()?.in_force(),
         started_unix_seconds: unix_seconds(),
         db_path: directory.path().to_path_buf(),
         file_system: crate::machine::file_system(directory.path()),
@@ -63,7 +68,7 @@ pub fn run(mut args: Args) -> Result<()> {
         engine: EngineStats::default(),
     };
     output::print(&header::text(&report))?;
-    for spec in &args.benchmarks {
+    for spec in &args.benchmarks.0 {
         session.run(spec, &mut report.results)?;
     }
     report.engine = session.store()?.stats();
@@ -96,14 +101,20 @@ enum Directory {
 }
 
 impl Directory {
-    fn new(asked: Option<&Path>) -> Result<Directory> {
-        match asked {
-            Some(path) => Ok(Directory::Kept(path.to_path_buf())),
+    /// Refuses a directory that holds something, unless that is what was asked for.
+    fn new(args: &Args) -> Result<Directory> {
+        match &args.db {
+            Some(path) => {
+                if !args.use_existing_db && !args.destroy_existing_db {
+                    store::check_vacant(path)?;
+                }
+                Ok(Directory::Kept(path.clone()))
+            }
             None => {
                 let dir = tempfile::Builder::new().prefix("db_bench-").tempdir();
-                Ok(Directory::Temporary(
-                    dir.context("cannot create a temporary directory; give one with --db")?,
-                ))
+                let dir = dir.context("cannot create a temporary directory; give one with --db")?;
+                interrupt::remove_when_interrupted(dir.path().to_path_buf())?;
+                Ok(Directory::Temporary(dir))
             }
         }
     }
@@ -134,9 +145,9 @@ impl<'a> Session<'a> {
     fn start(args: &'a Args, path: &'a Path) -> Result<Session<'a>> {
         let csv = match args.report_interval_seconds {
             0 => None,
-            seconds => Some(CsvReport::create(&args.report_file, seconds)?),
+            seconds => Some(CsvReport::create(args.report_file(), seconds)?),
         };
-        if !args.use_existing_db {
+        if args.destroy_existing_db {
             store::destroy(path)?;
         }
         let value_bytes_max = args.value_sizes().max().max(LARGE_VALUE_BYTES);
@@ -147,7 +158,13 @@ impl<'a> Session<'a> {
             next_seed: args.seed,
             keys: AtomicU64::new(args.num),
         };
-        Ok(Session { bench, path, store: Some(Store::open(args, path)?) })
+        let session = Session { bench, path, store: Some(Store::open(args, path)?) };
+        // Deletions may leave a database empty that a benchmark then reads: only one that is empty from the start is a
+        // mistake.
+        match benchmarks::first_reader(&args.benchmarks, args.use_existing_db)? {
+            Some(reader) if session.store()?.is_empty()? => Err(nothing_to_read(reader)),
+            _ => Ok(session),
+        }
     }
 
     fn store(&self) -> Result<&Store> {
@@ -161,11 +178,11 @@ impl<'a> Session<'a> {
             return output::print(&format!("{:<12} : skipped (--use_existing_db is true)\n", benchmark.name));
         }
         for _ in 0..spec.warmups {
-            self.run_once(benchmark)?;
+            self.run_once(benchmark, (1, 1))?;
         }
         let first = results.len();
-        for _ in 0..spec.repeats {
-            let Some(result) = self.run_once(benchmark)? else { continue };
+        for repetition in 1..=spec.repeats {
+            let Some(result) = self.run_once(benchmark, (repetition, spec.repeats))? else { continue };
             output::print(&line::result(&result))?;
             if self.bench.args.histogram {
                 output::print(&line::histograms(&result))?;
@@ -176,7 +193,7 @@ impl<'a> Session<'a> {
     }
 
     /// One run; `None` when there is nothing to report of it.
-    fn run_once(&mut self, benchmark: &Benchmark) -> Result<Option<RunResult>> {
+    fn run_once(&mut self, benchmark: &Benchmark, repetition: (u32, u32)) -> Result<Option<RunResult>> {
         self.prepare(benchmark)?;
         let before = Usage::now();
         let outcome = self.measure(benchmark)?;
@@ -184,7 +201,14 @@ impl<'a> Session<'a> {
             return Ok(None);
         }
         let remark = (benchmark.remark)(&outcome.merged.totals);
-        Ok(Some(RunResult { name: benchmark.name, outcome, remark, usage: Usage::now().since(before) }))
+        Ok(Some(RunResult {
+            name: benchmark.name,
+            outcome,
+            remark,
+            usage: Usage::now().since(before),
+            is_single: benchmark.crew == Crew::One,
+            repetition,
+        }))
     }
 
     fn measure(&mut self, benchmark: &Benchmark) -> Result<Outcome> {
@@ -196,13 +220,7 @@ impl<'a> Session<'a> {
     fn prepare(&mut self, benchmark: &Benchmark) -> Result<()> {
         match benchmark.needs {
             Needs::Fresh => self.recreate(),
-            Needs::Any => Ok(()),
-            Needs::Data => {
-                if self.store()?.is_empty()? {
-                    eprintln!("{}: the database is empty; run a fill benchmark before", benchmark.name);
-                }
-                Ok(())
-            }
+            Needs::Any | Needs::Data => Ok(()),
             Needs::Loaded => {
                 if self.store()?.is_empty()? {
                     eprintln!("{}: the database is empty; loading it with {LOAD} first", benchmark.name);

@@ -15,9 +15,10 @@ pub struct Store {
     keyspace: esker::Keyspace,
 }
 
-/// Sizes in force after the engine derived what was not asked for.
+/// Settings in force: derived by the engine where nothing was asked for, and those of an existing database where they
+/// were chosen when it was created.
 #[derive(Debug, Clone, Serialize)]
-pub struct Resolved {
+pub struct InForce {
     /// Bytes of memory in all.
     pub memory_budget: u64,
     /// Bytes of the block cache.
@@ -26,6 +27,16 @@ pub struct Resolved {
     pub write_buffer_size: u64,
     /// Threads for flush and compaction.
     pub background_threads: usize,
+    /// Compression of blocks.
+    pub compression: CompressionArg,
+    /// Kind of filter.
+    pub filter: FilterArg,
+    /// Filter bits per key.
+    pub bloom_bits: u32,
+    /// Uncompressed bytes of a block.
+    pub block_size: u64,
+    /// Shape in which compaction keeps the tree.
+    pub compaction_style: CompactionArg,
 }
 
 fn options(args: &Args) -> Result<esker::Options> {
@@ -40,7 +51,7 @@ fn options(args: &Args) -> Result<esker::Options> {
             FilterArg::Standard => esker::FilterKind::Standard,
             FilterArg::None => esker::FilterKind::None,
         })
-        .bloom_bits(args.bloom_bits)
+        .bloom_bits(args.bloom_bits())
         .block_bytes(block_bytes)
         .compaction_style(match args.compaction_style {
             CompactionArg::Lazy => esker::CompactionStyle::LazyLeveling,
@@ -78,15 +89,9 @@ fn durability(durability: DurabilityArg) -> esker::Durability {
     }
 }
 
-/// The sizes that opening with these arguments puts in force.
-pub fn resolved(args: &Args) -> Result<Resolved> {
-    let resolved = options(args)?.resolved();
-    Ok(Resolved {
-        memory_budget: resolved.memory_budget,
-        cache_size: resolved.block_cache_bytes,
-        write_buffer_size: resolved.write_buffer_bytes,
-        background_threads: resolved.background_threads,
-    })
+/// An error if the engine would refuse these options: better known before anything is deleted.
+pub fn check_options(args: &Args) -> Result<()> {
+    Ok(options(args)?.validate()?)
 }
 
 /// How writes are made; cheap to copy into every thread.
@@ -108,6 +113,34 @@ impl Store {
             options.open(path).with_context(|| format!("cannot open the database in {}", path.display()))?;
         let keyspace = db.default_keyspace();
         Ok(Store { db, keyspace })
+    }
+
+    /// The settings in force in it.
+    pub fn in_force(&self) -> InForce {
+        let (sizes, stored) = (self.db.options(), self.keyspace.options());
+        InForce {
+            memory_budget: sizes.memory_budget,
+            cache_size: sizes.block_cache_bytes,
+            write_buffer_size: sizes.write_buffer_bytes,
+            background_threads: sizes.background_threads,
+            compression: match stored.compression {
+                esker::Compression::None => CompressionArg::None,
+                esker::Compression::Lz4 => CompressionArg::Lz4,
+            },
+            filter: match stored.filter {
+                esker::FilterKind::Blocked => FilterArg::Blocked,
+                esker::FilterKind::Standard => FilterArg::Standard,
+                esker::FilterKind::None => FilterArg::None,
+            },
+            bloom_bits: stored.bloom_bits,
+            block_size: u64::from(stored.block_bytes),
+            compaction_style: match stored.compaction_style {
+                esker::CompactionStyle::LazyLeveling => CompactionArg::Lazy,
+                esker::CompactionStyle::Leveled => CompactionArg::Leveled,
+                esker::CompactionStyle::Tiered => CompactionArg::Tiered,
+                esker::CompactionStyle::Fifo => CompactionArg::Fifo,
+            },
+        }
     }
 
     /// Closes it; every file of it is complete afterwards.
@@ -330,9 +363,30 @@ pub struct LevelShape {
 /// Refuses, and removes nothing, when the directory holds anything that is not a file of the engine: a mistyped `--db`
 /// must not cost anybody their files.
 pub fn destroy(path: &Path) -> Result<()> {
+    for file in database_files(path)? {
+        fs::remove_file(&file).with_context(|| format!("cannot remove {}", file.display()))?;
+    }
+    Ok(())
+}
+
+/// An error unless a new database can be made in `path` without anything being lost.
+pub fn check_vacant(path: &Path) -> Result<()> {
+    // A lock alone is what remains of a creation that stopped early.
+    if database_files(path)?.iter().all(|file| name(file) == "LOCK") {
+        return Ok(());
+    }
+    bail!(
+        "{} holds a database, and nothing was done to it: add --use_existing_db to run against it, or \
+         --destroy_existing_db to delete it",
+        path.display()
+    )
+}
+
+/// The files of the database in `path`, none if there is no such directory; an error if anything else is there.
+fn database_files(path: &Path) -> Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(path) {
         Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(error).with_context(|| format!("cannot list {}", path.display())),
     };
     let mut files: Vec<PathBuf> = Vec::new();
@@ -348,22 +402,20 @@ pub fn destroy(path: &Path) -> Result<()> {
         }
         files.push(entry.path());
     }
-    let names: Vec<&str> = files.iter().filter_map(|file| file.file_name()?.to_str()).collect();
-    // A directory with nothing but a lock is one where creation stopped early.
-    let recognized = names.contains(&"MANIFEST-A") || names.contains(&"MANIFEST-B") || names == ["LOCK"];
-    if !names.is_empty() && !recognized {
+    let recognized = files.iter().any(|file| matches!(name(file), "MANIFEST-A" | "MANIFEST-B"));
+    if !recognized && files.iter().any(|file| name(file) != "LOCK") {
         bail!("{} holds files but no manifest of the engine: nothing was removed", path.display());
     }
-    for file in files {
-        fs::remove_file(&file).with_context(|| format!("cannot remove {}", file.display()))?;
-    }
-    Ok(())
+    Ok(files)
+}
+
+fn name(path: &Path) -> &str {
+    path.file_name().and_then(|name| name.to_str()).unwrap_or_default()
 }
 
 fn is_engine_file(path: &Path) -> bool {
-    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
-    matches!(name, "LOCK" | "MANIFEST-A" | "MANIFEST-B") || matches!(extension, "sst" | "wal" | "tmp")
+    matches!(name(path), "LOCK" | "MANIFEST-A" | "MANIFEST-B") || matches!(extension, "sst" | "wal" | "tmp")
 }
 
 #[cfg(test)]
@@ -374,9 +426,17 @@ mod tests {
     fn only_a_directory_of_engine_files_is_emptied() {
         let dir = tempfile::tempdir().unwrap();
         destroy(&dir.path().join("missing")).unwrap();
+        check_vacant(dir.path()).unwrap();
+        fs::write(dir.path().join("LOCK"), b"").unwrap();
+        check_vacant(dir.path()).unwrap();
         for name in ["MANIFEST-A", "MANIFEST-B", "LOCK", "000001.wal", "000002.sst"] {
             fs::write(dir.path().join(name), b"x").unwrap();
         }
+        let refusal = check_vacant(dir.path()).unwrap_err().to_string();
+        assert!(
+            refusal.contains("--use_existing_db") && refusal.contains("--destroy_existing_db"),
+            "{refusal}"
+        );
         fs::write(dir.path().join("thesis.txt"), b"x").unwrap();
         let error = destroy(dir.path()).unwrap_err().to_string();
         assert!(error.contains("thesis.txt"), "{error}");

@@ -1,8 +1,12 @@
 //! The binary from the outside: every benchmark on a tiny database, the formats of what it prints and writes, and what
 //! it refuses.
 
+use signal_hook::consts::{SIGINT, SIGTERM};
+use std::io::Read;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 const BENCHMARKS: [&str; 30] = [
     "fillseq",
@@ -36,6 +40,9 @@ const BENCHMARKS: [&str; 30] = [
     "verify",
     "stats",
 ];
+
+/// Those of which only the time says something.
+const SINGLE: [&str; 4] = ["flush", "compact", "waitforcompaction", "verify"];
 
 fn db_bench(flags: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_db_bench")).args(flags).output().unwrap()
@@ -75,6 +82,14 @@ fn figures(line: &str) -> (f64, u64, f64, u64) {
     )
 }
 
+/// Reads the result line of a single call.
+fn seconds(line: &str) -> f64 {
+    let (_, rest) = line.split_once(" : ").unwrap();
+    let (seconds, unit) = rest.trim_start().split_once(' ').unwrap();
+    assert!(unit.starts_with("seconds"), "{line}");
+    seconds.parse().unwrap()
+}
+
 fn path_flag(flag: &str, path: &Path) -> String {
     format!("--{flag}={}", path.display())
 }
@@ -84,7 +99,9 @@ fn every_benchmark_runs_alone_on_a_database_of_its_own() {
     for name in BENCHMARKS {
         let stdout =
             run(&[&format!("--benchmarks=fillseq,{name}"), "--num=500", "--seek_nexts=3", "--histogram"]);
-        if name != "stats" {
+        if SINGLE.contains(&name) {
+            assert!(seconds(line(&stdout, name)) >= 0.0, "{name}: {stdout}");
+        } else if name != "stats" {
             let (micros, _, _, operations) = figures(line(&stdout, name));
             assert!(micros > 0.0 && operations > 0, "{name}: {stdout}");
         }
@@ -98,7 +115,9 @@ fn every_benchmark_runs_after_all_the_others_with_threads() {
         let stdout =
             run(&[&list, "--num=2000", flags[0], flags[1], "--key_shape=user", "--write_buffer_size=64K"]);
         for name in BENCHMARKS.iter().filter(|name| **name != "stats") {
-            figures(line(&stdout, name));
+            let line = line(&stdout, name);
+            let time = if SINGLE.contains(name) { seconds(line) } else { figures(line).2 };
+            assert!(time >= 0.0, "{line}");
         }
     }
 }
@@ -157,6 +176,26 @@ fn the_header_states_the_settings() {
     assert!(value("Durability").starts_with("disk"), "{stdout}");
     for name in ["Kernel", "CPU", "Cache", "Seed", "DB path"] {
         assert!(!value(name).is_empty(), "{name}");
+    }
+}
+
+/// Those of the flags were printed, whatever the database was created with.
+#[test]
+fn the_header_states_what_is_in_force_in_an_existing_database() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = path_flag("db", dir.path());
+    let flags = ["--compression_type=none", "--bloom_bits=7", "--write_buffer_size=1M", "--block_size=8K"];
+    run(&[&["--benchmarks=fillseq", "--num=100", &db][..], &flags[..]].concat());
+    let flags = ["--use_existing_db", "--write_buffer_size=2M", "--filter=standard"];
+    let stdout = run(&[&["--benchmarks=readseq", "--num=100", &db][..], &flags[..]].concat());
+    for (name, value) in [
+        ("Compression:", "none"),
+        ("Bloom bits:", "7 (blocked)"),
+        ("Write buffer:", "1 MiB"),
+        ("Block size:", "8 KiB"),
+    ] {
+        let line = stdout.lines().find(|line| line.starts_with(name)).unwrap();
+        assert_eq!(line[name.len()..].trim(), value, "{stdout}");
     }
 }
 
@@ -258,8 +297,76 @@ fn a_named_database_is_kept_and_used_again() {
     let stdout = run(&["--benchmarks=fillseq,readseq", "--num=1000", "--use_existing_db", &db]);
     assert!(stdout.contains("fillseq      : skipped (--use_existing_db is true)"), "{stdout}");
     assert_eq!(figures(line(&stdout, "readseq")).3, 1000);
-    let output = db_bench(&["--benchmarks=readseq", "--num=1000", &db]);
+    let stdout = run(&["--benchmarks=fillseq,readseq", "--num=7", "--destroy_existing_db", &db]);
+    assert_eq!(figures(line(&stdout, "readseq")).3, 7);
+}
+
+/// It deleted whatever database it was pointed at, even to print statistics.
+#[test]
+fn a_database_is_not_deleted_unasked() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = path_flag("db", dir.path());
+    let json = dir.path().with_extension("json");
+    run(&["--benchmarks=fillseq", "--num=1000", &db]);
+    for benchmark in ["fillseq", "stats", "overwrite"] {
+        let output =
+            db_bench(&[&format!("--benchmarks={benchmark}"), "--num=10", &db, &path_flag("json", &json)]);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{benchmark}: {stderr}");
+        assert!(stderr.contains("--use_existing_db") && stderr.contains("--destroy_existing_db"), "{stderr}");
+        assert!(output.stdout.is_empty() && !json.exists(), "{output:?}");
+    }
+    let refused = db_bench(&["--benchmarks=fillseq", "--destroy_existing_db", &db, "--bloom_bits=65"]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("bloom_bits must be 0 to 64"), "{refused:?}");
+    let stdout = run(&["--benchmarks=readseq", "--num=1000", "--use_existing_db", &db]);
+    assert_eq!(figures(line(&stdout, "readseq")).3, 1000);
+}
+
+#[test]
+fn reading_an_empty_database_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = path_flag("db", dir.path());
+    let output = db_bench(&["--benchmarks=readrandom", "--num=10", &db]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("fillrandom,readrandom"), "{output:?}");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "nothing is touched");
+    run(&["--benchmarks=fillseq,deleteseq", "--num=10", &db]);
+    let output = db_bench(&["--benchmarks=stats,readrandom", "--num=10", &db, "--use_existing_db"]);
     assert!(String::from_utf8_lossy(&output.stderr).contains("the database is empty"), "{output:?}");
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
+fn a_signal_ends_it_and_leaves_no_temporary_directory() {
+    for signal in [SIGINT, SIGTERM] {
+        let scratch = tempfile::tempdir().unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_db_bench"))
+            .args(["--benchmarks=fillrandom", "--duration=600", "--write_buffer_size=64K"])
+            .env("TMPDIR", scratch.path())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        wait_for_tables(scratch.path());
+        let pid = child.id().to_string();
+        assert!(Command::new("kill").args([&format!("-{signal}"), &pid]).status().unwrap().success());
+        let mut stderr = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+        assert_eq!(child.wait().unwrap().signal(), Some(signal), "{stderr}");
+        assert_eq!(stderr, "");
+        assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 0, "signal {signal}");
+    }
+}
+
+/// Until the engine is at work in a directory of this one.
+fn wait_for_tables(scratch: &Path) {
+    let is_table = |entry: std::fs::DirEntry| entry.path().extension().is_some_and(|kind| kind == "sst");
+    loop {
+        let databases = std::fs::read_dir(scratch).unwrap().flatten();
+        if databases.filter_map(|entry| entry.path().read_dir().ok()).flatten().flatten().any(is_table) {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 #[test]

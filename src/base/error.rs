@@ -99,11 +99,27 @@ impl fmt::Display for IoFault {
 /// The error of every operation. [`kind`](Error::kind) says what can be done about it.
 ///
 /// Cheap to clone: the first cause of a poisoned engine is handed to every later caller.
-#[derive(Debug, Clone, thiserror::Error)]
+///
+/// `Debug` reads like `Display` with the kind before it, because it is what a program shows whose `main` returns the
+/// error; `{:#?}` shows the fields.
+#[derive(Clone, thiserror::Error)]
 #[error("{detail}")]
 pub struct Error {
     kind: ErrorKind,
     detail: Arc<Detail>,
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if f.alternate() {
+            return f.debug_struct("Error").field("kind", &self.kind).field("detail", &self.detail).finish();
+        }
+        match &*self.detail {
+            // Its text begins with the kind.
+            Detail::Corruption(damage) => write!(f, "{:?}: {damage}", self.kind),
+            detail => write!(f, "{:?}: {detail}", self.kind),
+        }
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -244,6 +260,26 @@ mod tests {
         );
         let wrapped = Error::caused(ErrorKind::Poisoned, "writes are stopped", error);
         assert_eq!(wrapped.corruption().unwrap().offset, Some(4096));
+    }
+
+    #[test]
+    fn debug_is_the_kind_and_the_text() {
+        let check = |error: &Error, expect: &str| assert_eq!(format!("{error:?}"), expect);
+        let locked = Error::new(ErrorKind::Locked, "db is open already");
+        check(&locked, "Locked: db is open already");
+        let damage = Error::corrupt(Path::new("7.sst"), 4096, "checksum 1", "checksum 2");
+        check(&damage, "Corruption: 7.sst at offset 4096: expected checksum 1, found checksum 2");
+        let wrapped = Error::caused(ErrorKind::Poisoned, "writes are stopped", damage);
+        check(
+            &wrapped,
+            "Poisoned: writes are stopped: corruption: 7.sst at offset 4096: expected checksum 1, found checksum 2",
+        );
+        let missing = Error::io("open", Path::new("x"), io::Error::other("gone"));
+        check(&missing, "Io: open x: gone");
+        assert_eq!(
+            format!("{locked:#?}"),
+            "Error {\n    kind: Locked,\n    detail: Message(\n        \"db is open already\",\n    ),\n}"
+        );
     }
 
     #[test]

@@ -93,7 +93,8 @@ impl Batch {
     /// Commits.
     ///
     /// # Errors
-    /// See [`Db::put`](crate::Db::put); `InvalidArgument` for [`Durability::Memory`] over several keyspaces.
+    /// See [`Db::put`](crate::Db::put); `InvalidArgument` for
+    /// [`Durability::Memory`](crate::Durability::Memory) over several keyspaces.
     pub fn commit_with(self, options: WriteOptions) -> Result<Receipt> {
         let core = self.handle.core();
         if self.is_empty() {
@@ -117,14 +118,7 @@ impl Batch {
     fn check_size(&self, more: usize) -> Result<()> {
         /// Most that an entry takes beside its key and value.
         const OVERHEAD: usize = 24;
-        let limit = self.handle.core().options.batch_bytes_max;
         let bytes = self.builder.bytes_len().saturating_add(more).saturating_add(OVERHEAD);
-        if bytes as u64 > limit {
-            return Err(Error::new(
-                ErrorKind::LimitExceeded,
-                format!("a batch has at most {limit} bytes (batch_bytes_max); split it"),
-            ));
-        }
-        Ok(())
+        self.handle.core().options.check_batch(bytes as u64)
     }
 }

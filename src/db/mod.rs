@@ -86,8 +86,9 @@ fn report(core: &Core, error: Error) {
 
 /// An open database. Cheap to clone; every clone is the same database.
 ///
-/// Keys are 1 byte to 64 KiB - 1 and ordered byte by byte, values are up to 1 GiB. Methods without a keyspace work on
-/// the default one. All methods can be called from many threads at once.
+/// Keys are 1 byte to 64 KiB - 1 and ordered byte by byte. A value has up to 1 GiB, as far as [`Options::memory_budget`]
+/// allows: by default 96 MiB. Methods without a keyspace work on the default one. All methods can be called from many
+/// threads at once.
 ///
 /// ```
 /// # fn main() -> esker::Result<()> {
@@ -225,6 +226,21 @@ impl Db {
     }
 
     /// The entries whose keys lie in a range.
+    ///
+    /// A range without a key in it, and one of [`Bound`](std::ops::Bound)s, has to say of which type its keys are:
+    ///
+    /// ```
+    /// # use std::ops::Bound;
+    /// # fn main() -> esker::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = esker::Db::open(dir.path())?;
+    /// for key in ["a", "b", "c"] { db.put(key, "value")?; }
+    /// let keys = |iter: esker::Iter| iter.map(|item| Ok(item?.0)).collect::<esker::Result<Vec<_>>>();
+    /// assert_eq!(keys(db.range("b"..))?, ["b", "c"]);
+    /// assert_eq!(keys(db.range::<&str>(..))?, ["a", "b", "c"]);
+    /// assert_eq!(keys(db.range::<&str>((Bound::Excluded("a"), Bound::Included("b"))))?, ["b"]);
+    /// # Ok(()) }
+    /// ```
     pub fn range<K: AsRef<[u8]>>(&self, range: impl RangeBounds<K>) -> Iter {
         self.default.range(range)
     }
@@ -328,7 +344,8 @@ impl Db {
         Batch::new(Arc::clone(&self.default.handle))
     }
 
-    /// The keyspace of this name, created with default options if it does not exist.
+    /// The keyspace of this name, created with default options if it does not exist. `"default"` is the name of the
+    /// default keyspace.
     ///
     /// # Errors
     /// `InvalidArgument` for an empty name or one over 255 bytes; as [`put`](Db::put) when it has to be created.
@@ -384,7 +401,8 @@ impl Db {
         self.core().sync()
     }
 
-    /// Every logged commit up to this sequence number survives a power cut.
+    /// Every logged commit up to this sequence number survives a power cut. A commit's own is in its
+    /// [`Receipt`](crate::Receipt), or at most the [`latest_seq`](Db::latest_seq) after its call returned.
     pub fn durable_seq(&self) -> u64 {
         self.core().pipeline.durable()
     }
@@ -445,7 +463,8 @@ impl Db {
         self.core().statistics()
     }
 
-    /// The options in force.
+    /// The options in force, which are not always those asked for: what was chosen for the default keyspace when the
+    /// database was created wins.
     pub fn options(&self) -> &ResolvedOptions {
         &self.core().options
     }
@@ -489,7 +508,7 @@ impl Keyspace {
         &self.keyspace.name
     }
 
-    /// The options it was created with.
+    /// The options it was created with, which are in force whatever later opens ask for.
     pub fn options(&self) -> &KeyspaceOptions {
         &self.keyspace.options
     }
@@ -547,6 +566,7 @@ impl Keyspace {
         options: WriteOptions,
         fill: impl FnOnce(&mut BatchBuilder) -> Result<()>,
     ) -> Result<()> {
+        self.keyspace.check_exists()?;
         let durability = self.core().durability(options.durability);
         self.handle.txns.write_one(self.keyspace.id, durability, options.lock_wait, fill).map(|_| ())
     }

@@ -60,13 +60,7 @@ impl Core {
         check: &dyn Fn(SeqNo) -> Result<()>,
     ) -> Result<SeqNo> {
         let bytes = batch.bytes.len() as u64;
-        if bytes > self.options.batch_bytes_max {
-            let limit = self.options.batch_bytes_max;
-            return Err(Error::new(
-                ErrorKind::LimitExceeded,
-                format!("a batch has at most {limit} bytes (batch_bytes_max), this one has {bytes}"),
-            ));
-        }
+        self.options.check_batch(bytes)?;
         if durability == Durability::Memory && keyspaces.len() > 1 {
             return Err(Error::new(
                 ErrorKind::InvalidArgument,

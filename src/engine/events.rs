@@ -8,7 +8,8 @@ use std::fmt;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Event {
-    /// A recovery read the log.
+    /// The database was not closed, or a copy of the manifest was damaged, and the open read the log for what is not in
+    /// tables: maybe nothing.
     Recovered {
         /// Batches replayed.
         batches: u64,
@@ -92,7 +93,7 @@ impl fmt::Display for Event {
             ),
             Event::ManifestHealed { damage } => write!(f, "manifest copy healed: {damage}"),
             Event::Flushed { keyspace, entries, bytes, micros } => {
-                write!(f, "flushed {entries} entries of {keyspace} into {bytes} bytes in {micros} us")
+                write!(f, "flushed {entries} entries of {keyspace:?} into {bytes} bytes in {micros} us")
             }
             Event::Compacted {
                 keyspace,
@@ -104,7 +105,7 @@ impl fmt::Display for Event {
                 micros,
             } => write!(
                 f,
-                "compacted {keyspace} into level {output_level} ({reason}): {bytes_read} to {bytes_written} bytes, {} of {} entries dropped, {micros} us",
+                "compacted {keyspace:?} into level {output_level} ({reason}): {bytes_read} to {bytes_written} bytes, {} of {} entries dropped, {micros} us",
                 entries.1, entries.0
             ),
             Event::BackgroundError { job, error } => write!(f, "{job} failed: {error}"),
@@ -119,7 +120,31 @@ impl fmt::Display for Event {
     }
 }
 
-/// Receives events, on the thread where they happen and with no engine lock held.
+/// Receives events, on the thread where they happen and with no engine lock held. A closure is one.
+///
+/// ```
+/// # fn main() -> esker::Result<()> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// use esker::{Event, EventListener, Options};
+/// use std::sync::Arc;
+///
+/// struct Alarm;
+///
+/// impl EventListener for Alarm {
+///     fn on_event(&self, event: &Event) {
+///         match event {
+///             Event::Poisoned { .. } | Event::NoSpace { .. } => eprintln!("wake somebody: {event}"),
+///             _ => {}
+///         }
+///     }
+/// }
+///
+/// let db = Options::new().listener(Arc::new(Alarm)).open(dir.path())?;
+/// # db.close()?;
+/// let db = Options::new().listener(Arc::new(|event: &Event| println!("{event}"))).open(dir.path())?;
+/// # db.close()
+/// # }
+/// ```
 ///
 /// Keep it short. It may read, and drop handles; what waits for background work (`flush`, `compact`, `close` and so on)
 /// is refused on a background thread, and a write may have to wait there for the very thread it is on, up to the stall

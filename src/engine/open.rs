@@ -61,7 +61,7 @@ pub(crate) type Threads = Vec<Box<dyn JoinHandle>>;
 /// Opens or creates the database in a directory; answers it and its background threads.
 pub(crate) fn open(options: Options, dir: &Path) -> Result<(Arc<Core>, Threads)> {
     options.validate()?;
-    let resolved = options.resolved();
+    check_path(dir)?;
     let env = match &options.env {
         Some(env) => env.clone(),
         None => {
@@ -73,16 +73,33 @@ pub(crate) fn open(options: Options, dir: &Path) -> Result<(Arc<Core>, Threads)>
         Some(found) => found,
         None => create(&env, &options, dir)?,
     };
+    let resolved = in_force(&options, &found.version)?;
     let core = Arc::new(build(env, dir, resolved, options, lock, found)?);
     let threads = start_threads(&core)?;
     Ok((core, threads))
 }
 
+/// The system's answer to an empty path names nothing.
+fn check_path(dir: &Path) -> Result<()> {
+    if dir.as_os_str().is_empty() {
+        return Err(Error::new(ErrorKind::InvalidArgument, "the path of the database is empty"));
+    }
+    Ok(())
+}
+
+/// What these options come to in this database, whose default keyspace keeps what it was created with.
+fn in_force(options: &Options, version: &Version) -> Result<ResolvedOptions> {
+    match version.keyspaces.get(&KeyspaceId::DEFAULT) {
+        Some(record) => Ok(options.resolved_with(&KeyspaceOptions::from_settings(&record.options)?)),
+        None => Ok(options.resolved()),
+    }
+}
+
 /// Refuses what is not ours without touching it, then takes the lock.
 fn claim_directory(env: &Env, options: &Options, dir: &Path) -> Result<Box<dyn FileLock>> {
-    let exists = env.fs.exists(dir).map_err(|error| not_a_directory(dir, error))?;
+    let exists = env.fs.exists(dir).map_err(|error| not_a_directory(env, dir, error))?;
     let entries =
-        if exists { env.fs.list(dir).map_err(|error| not_a_directory(dir, error))? } else { Vec::new() };
+        if exists { env.fs.list(dir).map_err(|error| not_a_directory(env, dir, error))? } else { Vec::new() };
     let has_manifest = entries.iter().any(|entry| is_copy(&entry.name));
     if has_manifest && !entries.iter().any(|entry| entry.name == LOCK_NAME) {
         // What would be refused is refused before a lock file is put beside it.
@@ -116,18 +133,28 @@ fn claim_directory(env: &Env, options: &Options, dir: &Path) -> Result<Box<dyn F
     }
     let path = dir.join(LOCK_NAME);
     env.fs.lock(&path).map_err(|error| match error.kind() {
-        io::ErrorKind::WouldBlock => {
-            Error::new(ErrorKind::Locked, format!("{} is open elsewhere: its lock is held", dir.display()))
+        io::ErrorKind::WouldBlock => Error::new(
+            ErrorKind::Locked,
+            format!(
+                "{} is open already, in another process or through another handle in this one: its lock is held",
+                dir.display()
+            ),
+        ),
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            let cause = Error::io("lock", &path, error);
+            Error::caused(cause.kind(), "even to be read, a database needs a directory and files that this process may write to", cause)
         }
         _ => Error::io("lock", &path, error),
     })
 }
 
 /// A file where a directory is to be cannot be a database; any other failure is the system's.
-fn not_a_directory(dir: &Path, error: io::Error) -> Error {
+fn not_a_directory(env: &Env, dir: &Path, error: io::Error) -> Error {
     match error.kind() {
         io::ErrorKind::NotADirectory => {
-            Error::new(ErrorKind::NotADatabase, format!("{} is not a directory", dir.display()))
+            let file = dir.ancestors().find(|path| env.fs.exists(path).is_ok_and(|exists| exists));
+            let file = file.unwrap_or(dir).display();
+            Error::new(ErrorKind::NotADatabase, format!("{file} is not a directory"))
         }
         _ => Error::io("open", dir, error),
     }

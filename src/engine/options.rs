@@ -89,22 +89,48 @@ pub enum SnapshotAgePolicy {
     Fail,
 }
 
-/// Settings of one keyspace, stored in the database when the keyspace is created.
+/// Settings of one keyspace, stored in the database when the keyspace is created. An existing keyspace keeps what it
+/// was created with, whatever is asked for later.
+///
+/// Build with [`KeyspaceOptions::new`] and chain what you want changed; the fields are for reading, such as those of
+/// [`Keyspace::options`](crate::Keyspace::options).
+///
+/// ```
+/// # fn main() -> esker::Result<()> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let db = esker::Db::open(dir.path())?;
+/// let logs = db.keyspace_with("logs", &esker::KeyspaceOptions::new().bloom_bits(0).block_bytes(16 << 10))?;
+/// assert_eq!(logs.options().bloom_bits, 0);
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct KeyspaceOptions {
-    pub(crate) compression: Compression,
-    pub(crate) filter: FilterKind,
-    pub(crate) bloom_bits: u32,
-    pub(crate) block_bytes: u32,
-    pub(crate) restart_interval: u32,
-    pub(crate) compaction_style: CompactionStyle,
-    pub(crate) size_ratio: u32,
-    pub(crate) l0_runs: u32,
-    pub(crate) level_base_bytes: u64,
-    pub(crate) target_table_bytes: u64,
-    pub(crate) fifo_bytes_max: u64,
-    /// 0: derived from the memory budget at every open.
-    pub(crate) write_buffer_bytes: u64,
+    /// See [`compression`](KeyspaceOptions::compression()).
+    pub compression: Compression,
+    /// See [`filter`](KeyspaceOptions::filter()).
+    pub filter: FilterKind,
+    /// See [`bloom_bits`](KeyspaceOptions::bloom_bits()).
+    pub bloom_bits: u32,
+    /// See [`block_bytes`](KeyspaceOptions::block_bytes()).
+    pub block_bytes: u32,
+    /// See [`restart_interval`](KeyspaceOptions::restart_interval()).
+    pub restart_interval: u32,
+    /// See [`compaction_style`](KeyspaceOptions::compaction_style()).
+    pub compaction_style: CompactionStyle,
+    /// See [`size_ratio`](KeyspaceOptions::size_ratio()).
+    pub size_ratio: u32,
+    /// See [`l0_runs`](KeyspaceOptions::l0_runs()).
+    pub l0_runs: u32,
+    /// See [`level_base_bytes`](KeyspaceOptions::level_base_bytes()).
+    pub level_base_bytes: u64,
+    /// See [`target_table_bytes`](KeyspaceOptions::target_table_bytes()).
+    pub target_table_bytes: u64,
+    /// See [`fifo_bytes_max`](KeyspaceOptions::fifo_bytes_max()).
+    pub fifo_bytes_max: u64,
+    /// See [`write_buffer_bytes`](KeyspaceOptions::write_buffer_bytes()). 0: not chosen, every open takes that of the
+    /// database, [`ResolvedOptions::write_buffer_bytes`].
+    pub write_buffer_bytes: u64,
 }
 
 impl Default for KeyspaceOptions {
@@ -199,8 +225,8 @@ impl KeyspaceOptions {
         self
     }
 
-    /// Bytes of memory in which writes gather before they are flushed into a table. Default: from the memory budget,
-    /// at most 64 MiB.
+    /// Bytes of memory in which writes gather before they are flushed into a table. Default, or 0: that of the
+    /// database at each open, from the memory budget and at most 64 MiB; any other value is kept for good.
     pub fn write_buffer_bytes(mut self, bytes: u64) -> Self {
         self.write_buffer_bytes = bytes;
         self
@@ -459,7 +485,8 @@ impl Options {
     }
 
     /// Bytes of memory that caches and write buffers share, at least 1 MiB. Default 512 MiB. Half goes to the block
-    /// cache, three eighths to write buffers, an eighth to indexes and filters of open tables.
+    /// cache, three eighths to write buffers, an eighth to indexes and filters of open tables. One write or batch may
+    /// have half of the write buffers' share, or one write buffer if that is more: by default 96 MiB.
     pub fn memory_budget(mut self, bytes: u64) -> Self {
         self.memory_budget = bytes;
         self
@@ -471,37 +498,43 @@ impl Options {
         self
     }
 
-    /// Bytes of one write buffer (memtable) of the default keyspace. Default: from the memory budget, at most 64 MiB.
+    /// Bytes of one write buffer (memtable) of the default keyspace, and of keyspaces that did not choose. Default:
+    /// from the memory budget, at most 64 MiB. What was chosen when the database was created is kept for good; if
+    /// nothing was, every open may choose.
     pub fn write_buffer_bytes(mut self, bytes: u64) -> Self {
         self.keyspace = self.keyspace.write_buffer_bytes(bytes);
         self
     }
 
-    /// Settings of the default keyspace, used when the database is created.
+    /// Settings of the default keyspace, used when the database is created; an existing one keeps its own.
     pub fn default_keyspace(mut self, options: KeyspaceOptions) -> Self {
         self.keyspace = options;
         self
     }
 
-    /// Compression of the default keyspace. See [`KeyspaceOptions::compression`].
+    /// Compression of the default keyspace. See [`KeyspaceOptions::compression`](KeyspaceOptions::compression()).
+    /// Used when the database is created; an existing one keeps its own.
     pub fn compression(mut self, compression: Compression) -> Self {
         self.keyspace = self.keyspace.compression(compression);
         self
     }
 
-    /// Bits of filter per key in the default keyspace. See [`KeyspaceOptions::bloom_bits`].
+    /// Bits of filter per key in the default keyspace. See [`KeyspaceOptions::bloom_bits`](KeyspaceOptions::bloom_bits()).
+    /// Used when the database is created; an existing one keeps its own.
     pub fn bloom_bits(mut self, bits: u32) -> Self {
         self.keyspace = self.keyspace.bloom_bits(bits);
         self
     }
 
-    /// Filter of the default keyspace. See [`KeyspaceOptions::filter`].
+    /// Filter of the default keyspace. See [`KeyspaceOptions::filter`](KeyspaceOptions::filter()).
+    /// Used when the database is created; an existing one keeps its own.
     pub fn filter(mut self, filter: FilterKind) -> Self {
         self.keyspace = self.keyspace.filter(filter);
         self
     }
 
-    /// Compaction style of the default keyspace. See [`KeyspaceOptions::compaction_style`].
+    /// Compaction style of the default keyspace. See [`KeyspaceOptions::compaction_style`](KeyspaceOptions::compaction_style()).
+    /// Used when the database is created; an existing one keeps its own.
     pub fn compaction_style(mut self, style: CompactionStyle) -> Self {
         self.keyspace = self.keyspace.compaction_style(style);
         self
@@ -687,8 +720,8 @@ impl Options {
         if self.background_threads > 64 {
             problems.push(format!("background_threads must be at most 64, is {}", self.background_threads));
         }
-        if self.wal_segment_bytes.is_some_and(|bytes| !(4096..=1 << 32).contains(&bytes)) {
-            problems.push("wal_segment_bytes must be 4096 to 4294967296".to_string());
+        if let Some(bytes) = self.wal_segment_bytes.filter(|bytes| !(4096..=1 << 32).contains(bytes)) {
+            problems.push(format!("wal_segment_bytes must be 4096 to 4294967296, is {bytes}"));
         }
         if self.sync_interval == Some(Duration::ZERO) {
             problems.push("sync_interval must not be zero; use Durability::Disk".to_string());
@@ -703,7 +736,8 @@ impl Options {
         report(problems)
     }
 
-    /// Every value in force, the derived ones included.
+    /// Every value that creating a database with these options puts in force, the derived ones included. For those in
+    /// force in an open one see [`Db::options`](crate::Db::options).
     pub fn resolved(&self) -> ResolvedOptions {
         let write_buffers = self.memory_budget.saturating_mul(3) / 8;
         let write_buffer_bytes = match self.keyspace.write_buffer_bytes {
@@ -746,6 +780,17 @@ impl Options {
     }
 }
 
+impl Options {
+    /// What is in force in a database whose default keyspace has these stored options.
+    pub(crate) fn resolved_with(&self, stored: &KeyspaceOptions) -> ResolvedOptions {
+        match stored.write_buffer_bytes {
+            // Not chosen when the database was created: every open may.
+            0 => self.resolved(),
+            bytes => self.clone().write_buffer_bytes(bytes).resolved(),
+        }
+    }
+}
+
 /// The values in force after derivation. `Display` prints one a line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -760,7 +805,7 @@ pub struct ResolvedOptions {
     pub write_buffer_bytes: u64,
     /// Bytes of all write buffers, full and filling, above which writes wait for a flush.
     pub write_buffers_bytes_max: u64,
-    /// Largest batch, in encoded bytes.
+    /// Largest write or batch, in encoded bytes. See [`Options::memory_budget`].
     pub batch_bytes_max: u64,
     /// See [`Options::wal_bytes_max`].
     pub wal_bytes_max: u64,
@@ -802,6 +847,23 @@ pub struct ResolvedOptions {
     pub deadlock_victim: VictimPolicy,
     /// See [`Options::deadlock_reports`].
     pub deadlock_reports: usize,
+}
+
+impl ResolvedOptions {
+    /// Refuses a write or batch of more bytes than one may have.
+    pub(crate) fn check_batch(&self, bytes: u64) -> Result<()> {
+        let limit = self.batch_bytes_max;
+        if bytes <= limit {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::LimitExceeded,
+            format!(
+                "a write or batch may take {limit} bytes here, and this one takes {bytes}: raise \
+                 Options::memory_budget, of which it may take 3/16, or split the batch"
+            ),
+        ))
+    }
 }
 
 impl fmt::Display for ResolvedOptions {
@@ -896,7 +958,7 @@ pub(crate) fn validate_keyspace(name: &str, options: &KeyspaceOptions) -> Result
         problems.push(format!("a keyspace name has 1 to 255 bytes, this one has {}", name.len()));
     }
     options.problems(&mut problems);
-    report(problems)
+    report(problems.into_iter().map(|problem| format!("keyspace {name:?}: {problem}")).collect())
 }
 
 fn report(problems: Vec<String>) -> Result<()> {

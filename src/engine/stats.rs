@@ -134,6 +134,16 @@ pub struct Latency {
     pub max: u64,
 }
 
+impl fmt::Display for Latency {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Latency { samples, p50, p99, p999, max } = self;
+        if *samples == 0 {
+            return write!(f, "too few to time (1 in {SAMPLE_EVERY} is)");
+        }
+        write!(f, "p50 {p50}  p99 {p99}  p99.9 {p999}  max {max}  ({samples} samples)")
+    }
+}
+
 impl Latency {
     fn of(histogram: &Histogram) -> Latency {
         let counts = histogram.snapshot();
@@ -299,7 +309,7 @@ impl fmt::Display for Stats {
         for keyspace in &self.keyspaces {
             writeln!(
                 f,
-                "keyspace {}: {} bytes in tables ({} raw), {} memtables waiting, read amp {}, space amp {:.2}",
+                "keyspace {:?}: {} bytes in tables ({} raw), {} memtables waiting, read amp {}, space amp {:.2}",
                 keyspace.name,
                 keyspace.bytes(),
                 keyspace.raw_bytes,
@@ -353,11 +363,7 @@ impl fmt::Display for Stats {
             self.oldest_reader_seq.map_or_else(|| "none".to_string(), |seq| seq.to_string())
         )?;
         for (name, latency) in [("get", &self.get), ("write", &self.write)] {
-            writeln!(
-                f,
-                "{name} ns: p50 {}  p99 {}  p99.9 {}  max {}  ({} samples)",
-                latency.p50, latency.p99, latency.p999, latency.max, latency.samples
-            )?;
+            writeln!(f, "{name} ns: {latency}")?;
         }
         Ok(())
     }

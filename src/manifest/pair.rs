@@ -88,7 +88,7 @@ fn judge_single(paths: [&Path; 2], good: History, damage: Damage, bad: usize) ->
             0 => format!("one that ends at generation {}, before {}", good.last(), damage.seen),
             _ => format!("one with {dropped} unreadable bytes after generation {}", good.last()),
         };
-        return Err(refuse(paths, format!("{found}; the other: {}", damage.error)));
+        return Err(refuse(paths, format!("{found}; the other: {}", described(&damage.error))));
     }
     Ok(Verdict {
         hash: good.last_hash(),
@@ -179,8 +179,13 @@ fn refuse(paths: [&Path; 2], found: String) -> Error {
 }
 
 /// A device that fails to read is not called a corruption.
+/// An error as part of another one, which says itself that it is a corruption.
+fn described(error: &Error) -> String {
+    error.corruption().map_or_else(|| error.to_string(), ToString::to_string)
+}
+
 fn both_unusable(paths: [&Path; 2], a: Damage, b: Damage) -> Error {
-    let text = format!("{}; {}", a.error, b.error);
+    let text = format!("{}; {}", described(&a.error), described(&b.error));
     match [a.error, b.error].into_iter().find(|error| error.kind() != ErrorKind::Corruption) {
         Some(cause) => Error::caused(cause.kind(), format!("no manifest copy can be read: {text}"), cause),
         None => refuse(paths, text),

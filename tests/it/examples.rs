@@ -205,3 +205,34 @@ fn accounts_lock_out_and_expire() {
     at("2000000", &["unlock", "ada"]);
     at("2000000", &["login", "ada", "secret"]);
 }
+
+/// It counted an error as a session.
+#[test]
+fn damage_is_not_counted_as_a_session() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let db = dir.path().to_str().expect("text");
+    prints("accounts", &[db, "register", "ada", "engine"]);
+    let login = || prints("accounts", &[db, "login", "ada", "engine"]);
+    assert_ne!(login(), login());
+    let whole = prints("accounts", &[db, "list"]);
+    let mut found = 0;
+    for entry in fs::read_dir(dir.path()).expect("list").flatten() {
+        if entry.path().extension().is_none_or(|kind| kind != "sst") {
+            continue;
+        }
+        let bytes = fs::read(entry.path()).expect("read a table");
+        let mut damaged = bytes.clone();
+        damaged[8] ^= 1;
+        fs::write(entry.path(), &damaged).expect("damage a table");
+        let output = run("accounts", &[db, "list"]);
+        let printed = String::from_utf8_lossy(&output.stdout);
+        found += usize::from(!output.status.success());
+        assert!(
+            !output.status.success() || printed.trim_end() == whole,
+            "{}: {printed}",
+            entry.path().display()
+        );
+        fs::write(entry.path(), &bytes).expect("repair a table");
+    }
+    assert!(found >= 2, "a table of each keyspace is read");
+}

@@ -14,4 +14,5 @@ mod model;
 mod process;
 mod regressions;
 mod support;
+mod surface;
 mod transactions;

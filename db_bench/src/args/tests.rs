@@ -1,6 +1,7 @@
 //! What the command line accepts and what it says to what it does not.
 
 use super::*;
+use crate::benchmarks::Spec;
 
 fn parse(flags: &[&str]) -> Result<Args, String> {
     let args = Args::try_parse_from([&["db_bench"], flags].concat()).map_err(|error| error.to_string())?;
@@ -51,13 +52,21 @@ fn switches_are_true_false_1_0_or_alone() {
     check_refused(&["--sync=maybe"], "maybe");
 }
 
-#[test]
-fn sizes_have_suffixes() {
-    let check = |text: &str, expect: Result<u64, &str>| match (parse_count(text), expect) {
+fn check_number(
+    parse: fn(&str) -> std::result::Result<u64, String>,
+    text: &str,
+    expect: std::result::Result<u64, &str>,
+) {
+    match (parse(text), expect) {
         (Ok(found), Ok(expect)) => assert_eq!(found, expect, "{text}"),
         (Err(found), Err(expect)) => assert!(found.contains(expect), "{text}: {found}"),
         (found, expect) => panic!("{text}: found {found:?}, expected {expect:?}"),
-    };
+    }
+}
+
+#[test]
+fn bytes_have_binary_suffixes() {
+    let check = |text: &str, expect| check_number(parse_bytes, text, expect);
     check("0", Ok(0));
     check("64", Ok(64));
     check("64b", Ok(64));
@@ -65,12 +74,88 @@ fn sizes_have_suffixes() {
     check("64MiB", Ok(64 << 20));
     check("2gb", Ok(2 << 30));
     check("1T", Ok(1 << 40));
-    check("64i", Err("suffix"));
-    check("64x", Err("suffix"));
-    check("", Err("empty"));
-    check("M", Err("empty"));
+    for text in ["64i", "64ib", "64x", "64kk", "", "M", "-5", "1e5", "0.5", "18446744073709551616"] {
+        check(text, Err("expected a whole number of bytes, optionally with K, M, G or T"));
+    }
     check("99999999T", Err("large"));
-    check("18446744073709551616", Err("large"));
+}
+
+#[test]
+fn counts_have_decimal_suffixes() {
+    let check = |text: &str, expect| check_number(parse_count, text, expect);
+    check("0", Ok(0));
+    check("64", Ok(64));
+    check("64k", Ok(64_000));
+    check("1M", Ok(1_000_000));
+    check("2G", Ok(2_000_000_000));
+    check("1T", Ok(1_000_000_000_000));
+    for text in ["64x", "1MiB", "", "M", "-5", "1e5", "0.5", "18446744073709551616"] {
+        check(text, Err("expected a whole number, optionally with K, M, G or T"));
+    }
+    check("99999999T", Err("large"));
+}
+
+#[test]
+fn every_number_says_what_it_expects() {
+    check_refused(&["--num=1e5"], "expected a whole number");
+    check_refused(&["--reads=-5"], "expected a whole number");
+    check_refused(&["--duration=0.5"], "expected a whole number");
+    check_refused(&["--cache_size=0.5G"], "expected a whole number of bytes");
+    check(&["--num=1M", "--reads=2K"], Args::reads, 2000);
+}
+
+#[test]
+fn of_a_flag_given_twice_the_last_counts() {
+    check(&["--num=100000", "--sync", "--num=5"], |args| args.num, 5);
+    check(&["--sync", "--sync=0"], |args| args.sync, false);
+    check(
+        &["--benchmarks=fillseq,readseq", "--benchmarks=fillrandom"],
+        |args| args.benchmarks.clone(),
+        "fillrandom".parse().unwrap(),
+    );
+}
+
+#[test]
+fn a_flag_that_would_do_nothing_is_refused() {
+    check_refused(&["--value_size_min=7"], "--value_size_distribution");
+    check_refused(&["--value_size_max=7"], "--value_size_distribution");
+    check_refused(&["--value_size=7", "--value_size_distribution=uniform"], "--value_size_min");
+    check_refused(&["--report_file=x.csv"], "--report_interval_seconds");
+    check_refused(&["--filter=none", "--bloom_bits=10"], "--filter=none");
+    check(&["--filter=none"], Args::bloom_bits, 0);
+    check(&["--filter=none", "--bloom_bits=0"], Args::bloom_bits, 0);
+    check(&[], Args::bloom_bits, 10);
+    check(
+        &["--value_size_distribution=uniform", "--value_size_max=7000"],
+        Args::value_sizes,
+        ValueSizes::Uniform { min: 100, max: 7000 },
+    );
+}
+
+#[test]
+fn a_database_is_used_or_deleted_and_has_a_name() {
+    check_refused(&["--use_existing_db"], "--db");
+    check_refused(&["--destroy_existing_db"], "--db");
+    check_refused(&["--db=x", "--use_existing_db", "--destroy_existing_db"], "one of them");
+    check(&["--db=x", "--destroy_existing_db"], |args| args.destroy_existing_db, true);
+}
+
+#[test]
+fn a_benchmark_that_only_reads_needs_something_to_read() {
+    check_refused(&["--benchmarks=readrandom"], "--benchmarks=fillrandom,readrandom");
+    check_refused(&["--benchmarks=stats,readwhilewriting"], "--use_existing_db");
+    check(&["--benchmarks=readrandom", "--db=x", "--use_existing_db"], |args| args.use_existing_db, true);
+}
+
+/// What the help shows must work as it stands.
+#[test]
+fn the_examples_of_the_help_are_accepted() {
+    let commands: Vec<&str> = EXAMPLES.lines().filter_map(|line| line.strip_prefix("  db_bench")).collect();
+    assert!(commands.len() > 4, "{commands:?}");
+    for command in commands {
+        let flags: Vec<&str> = command.split_whitespace().collect();
+        parse(&flags).unwrap_or_else(|error| panic!("{command}: {error}"));
+    }
 }
 
 #[test]
@@ -84,7 +169,7 @@ fn durability_follows_sync_unless_it_is_given() {
 
 #[test]
 fn benchmarks_are_a_list_with_suffixes() {
-    let names = |args: &Args| args.benchmarks.iter().map(Spec::to_string).collect::<Vec<_>>().join(",");
+    let names = |args: &Args| args.benchmarks.0.iter().map(Spec::to_string).collect::<Vec<_>>().join(",");
     check(&["--benchmarks=fillseq,readrandom[X3-W1]"], names, "fillseq,readrandom[X3-W1]".to_string());
     check(&[], names, DEFAULT_BENCHMARKS.to_string());
     check_refused(&["--benchmarks=fillsek"], "did you mean 'fillseq'?");
@@ -102,10 +187,10 @@ fn what_cannot_work_is_refused_before_anything_starts() {
     check_refused(&["--threads=0"], "--threads");
     check_refused(&["--num=0"], "--num");
     check_refused(&["--batch_size=0"], "--batch_size");
-    check_refused(&["--use_existing_db"], "--db");
     check_refused(&["--compression_ratio=0"], "--compression_ratio");
     check_refused(&["--compression_ratio=nan"], "--compression_ratio");
-    check_refused(&["--value_size_min=7", "--value_size_max=6"], "--value_size_min");
+    let uniform = "--value_size_distribution=uniform";
+    check_refused(&[uniform, "--value_size_min=7", "--value_size_max=6"], "--value_size_min 7");
     check_refused(&["--key_size=0"], "--key_size");
     check_refused(&["--key_size=1", "--num=257"], "cannot tell");
     check_refused(&["--key_shape=user", "--key_size=16"], "--key_size");
@@ -125,5 +210,7 @@ fn help_names_every_benchmark_and_every_flag_has_a_heading() {
         assert!(flag.get_help().is_some(), "{flag}");
     }
     let help = Args::command().render_long_help().to_string();
+    let words: Vec<&str> = help.split_whitespace().collect();
+    assert!(words.join(" ").contains(&DEFAULT_BENCHMARKS.replace(',', ", ")), "{help}");
     assert!(help.contains("ycsbf") && help.contains("Examples:"), "{help}");
 }

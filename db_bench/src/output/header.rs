@@ -24,7 +24,7 @@ pub fn text(report: &Report<'_>) -> String {
 
 /// The settings as pairs of name and value.
 pub fn settings(report: &Report<'_>) -> Vec<(&'static str, String)> {
-    let (args, machine, resolved) = (report.args, &report.machine, &report.resolved);
+    let (args, machine, in_force) = (report.args, &report.machine, &report.in_force);
     let value_bytes = args.value_sizes().mean();
     let raw = (args.key_size() as f64 + value_bytes) * args.num as f64 / MIB;
     let packed = (args.key_size() as f64 + value_bytes * args.compression_ratio) * args.num as f64 / MIB;
@@ -60,15 +60,15 @@ pub fn settings(report: &Report<'_>) -> Vec<(&'static str, String)> {
         ("Read percent", args.readwritepercent.to_string()),
         ("Seek nexts", args.seek_nexts.to_string()),
         ("Durability", durability(args.durability()).to_string()),
-        ("Compression", args.compression_type.to_string()),
-        ("Bloom bits", format!("{} ({})", args.bloom_bits, args.filter)),
-        ("Block size", bytes(args.block_size as u64)),
-        ("Memory budget", bytes(resolved.memory_budget)),
-        ("Cache", bytes(resolved.cache_size)),
-        ("Write buffer", bytes(resolved.write_buffer_size)),
+        ("Compression", in_force.compression.to_string()),
+        ("Bloom bits", format!("{} ({})", in_force.bloom_bits, in_force.filter)),
+        ("Block size", bytes(in_force.block_size)),
+        ("Memory budget", bytes(in_force.memory_budget)),
+        ("Cache", bytes(in_force.cache_size)),
+        ("Write buffer", bytes(in_force.write_buffer_size)),
         ("Read mode", args.read_mode.to_string()),
-        ("Compaction style", args.compaction_style.to_string()),
-        ("Background threads", resolved.background_threads.to_string()),
+        ("Compaction style", in_force.compaction_style.to_string()),
+        ("Background threads", in_force.background_threads.to_string()),
         ("Existing db", args.use_existing_db.to_string()),
         ("Latency", if args.wants_latency() { "measured per operation" } else { "not measured" }.to_string()),
         ("Seed", args.seed.to_string()),

@@ -6,7 +6,7 @@ use crate::machine::{Machine, Usage, utc};
 use crate::sampler::Sample;
 use crate::session::{Report, RunResult};
 use crate::stats::{Op, Percentiles};
-use crate::store::{EngineStats, Resolved};
+use crate::store::{EngineStats, InForce};
 use anyhow::Result;
 use serde::Serialize;
 use std::fs::File;
@@ -24,7 +24,7 @@ struct Document<'a> {
     db_path: String,
     file_system: &'a str,
     settings: &'a Args,
-    resolved: &'a Resolved,
+    resolved: &'a InForce,
     results: Vec<Entry<'a>>,
     engine: &'a EngineStats,
 }
@@ -84,7 +84,7 @@ pub fn write(report: &Report<'_>, file: File) -> Result<()> {
         db_path: report.db_path.display().to_string(),
         file_system: &report.file_system,
         settings: report.args,
-        resolved: &report.resolved,
+        resolved: &report.in_force,
         results: report.results.iter().map(entry).collect(),
         engine: &report.engine,
     };

@@ -32,8 +32,18 @@ impl Figures {
     }
 }
 
+/// The result line of one call: `compact      :       1.234 seconds`.
+fn single(result: &RunResult) -> String {
+    let gap = if result.remark.is_empty() { "" } else { " " };
+    let seconds = result.outcome.merged.seconds;
+    format!("{:<12} : {seconds:11.3} seconds{gap}{}\n", result.name, result.remark)
+}
+
 /// The result line: `fillrandom   :       1.234 micros/op 810000 ops/sec 1.234 seconds 1000000 operations;   89.6 MB/s`.
 pub fn result(result: &RunResult) -> String {
+    if result.is_single {
+        return single(result);
+    }
     let figures = Figures::of(result);
     let merged = &result.outcome.merged;
     let mut extra = figures.mib_per_second.map_or_else(String::new, |rate| format!("{rate:6.1} MB/s"));
@@ -54,9 +64,10 @@ pub fn result(result: &RunResult) -> String {
     )
 }
 
-/// Average with its 95 % confidence interval, and median, of several runs; nothing for one.
+/// Average with its 95 % confidence interval, and median, of several runs; nothing for one, and nothing of single
+/// calls, of which the field has no such lines.
 pub fn combined(name: &str, results: &[RunResult]) -> String {
-    if results.len() < 2 {
+    if results.len() < 2 || results.iter().any(|result| result.is_single) {
         return String::new();
     }
     let runs = results.len();
@@ -80,11 +91,13 @@ pub fn combined(name: &str, results: &[RunResult]) -> String {
     }
 }
 
-fn mean(values: &[f64]) -> f64 {
+/// The mean.
+pub fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
 }
 
-fn median(values: &[f64]) -> f64 {
+/// The one in the middle, or the mean of the two there.
+pub fn median(values: &[f64]) -> f64 {
     let mut values = values.to_vec();
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;

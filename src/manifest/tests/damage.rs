@@ -224,6 +224,7 @@ fn flips_in_both_copies_are_refused() {
         let error =
             intact.with(Some(&a), Some(&b)).err().unwrap_or_else(|| panic!("A at {at_a}, B at {at_b}"));
         assert_eq!(error.kind(), ErrorKind::Corruption);
+        assert_eq!(error.to_string().matches("corruption").count(), 1, "{error}");
     }
 }
 

@@ -268,7 +268,7 @@ fn maintain(shared: &Shared) {
             7 => {
                 shared.db.verify().expect("verify");
             }
-            8 => assert!(shared.db.stats().to_string().contains("keyspace second")),
+            8 => assert!(shared.db.stats().to_string().contains("keyspace \"second\"")),
             _ => use_and_drop(shared, &mut random),
         }
     }

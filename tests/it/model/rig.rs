@@ -367,7 +367,7 @@ impl Rig {
     /// What can be seen without changing anything.
     fn look(&mut self) {
         let stats = self.db().stats();
-        assert!(stats.to_string().contains("keyspace default"), "{self}");
+        assert!(stats.to_string().contains("keyspace \"default\""), "{self}");
         assert_eq!(stats.latest_seq, self.db().latest_seq(), "{self}");
         let mut names: Vec<_> = self.handles.keys().cloned().collect();
         names.sort();

@@ -20,6 +20,8 @@ pub fn sample_result(
         outcome: Outcome { merged, series: Vec::new() },
         remark: remark.to_string(),
         usage: Usage::default(),
+        is_single: false,
+        repetition: (1, 1),
     }
 }
 
@@ -45,6 +47,16 @@ fn a_result_line_is_that_of_the_field() {
         sample_result(100, 1.0, 1.0, 0, "(0 of 100 found)"),
         "fillrandom   :   10000.000 micros/op 100 ops/sec 1.000 seconds 100 operations; (0 of 100 found)",
     );
+}
+
+#[test]
+fn of_a_single_call_only_the_time_is_printed() {
+    let mut run = sample_result(1, 0.000022, 0.000022, 0, "");
+    run.is_single = true;
+    check(run, "fillrandom   :       0.000 seconds");
+    let mut run = sample_result(1, 12.5, 12.5, 0, "(7 tables)");
+    run.is_single = true;
+    check(run, "fillrandom   :      12.500 seconds (7 tables)");
 }
 
 #[test]
