@@ -23,6 +23,7 @@ pub(crate) enum Rank {
     /// Publication of commits and sync of the log.
     Publish = 6,
     /// Sync of one log segment, held across the system call.
+<<<<<<< ours
     LogSync = 7,
     /// Registered snapshots.
     Snapshots = 8,
@@ -30,6 +31,17 @@ pub(crate) enum Rank {
     Leaf = 9,
     /// Inside a device, the system's files or a simulated one: below everything of the engine.
     Device = 10,
+=======
+    LogSync = 5,
+    /// What serializable transactions conflict over.
+    Ssi = 6,
+    /// Registered snapshots.
+    Snapshots = 7,
+    /// Leaves: never held while another lock of the engine is taken.
+    Leaf = 8,
+    /// Inside a device, the system's files or a simulated one: below everything of the engine.
+    Device = 9,
+>>>>>>> theirs
 }
 
 #[cfg(debug_assertions)]
