@@ -41,9 +41,10 @@ mod wal;
 
 pub use base::error::{Corruption, Error, ErrorKind, IoFault, Result};
 pub use base::slice::Slice;
-pub use db::{Batch, Db, Keyspace, Receipt, Snapshot};
+pub use db::{Batch, Db, Keyspace, Receipt, Session, SessionReceipt, Snapshot};
 pub use engine::{
     CompactionStyle, Compression, Cursor, Durability, Event, EventListener, FilterKind, Iter,
     KeyspaceOptions, KeyspaceStats, Latency, LevelStats, Options, ReadMode, ResolvedOptions, Stats,
     VerifyReport, WriteOptions,
 };
+pub use mvcc::SessionInfo;

@@ -5,6 +5,7 @@
 pub(crate) mod checksum;
 pub(crate) mod coding;
 pub(crate) mod error;
+pub(crate) mod fields;
 pub(crate) mod iter;
 pub(crate) mod key;
 pub(crate) mod metrics;

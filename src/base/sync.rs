@@ -10,6 +10,8 @@ use std::time::Duration;
 /// Order in which locks may be taken: only upwards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Rank {
+    /// Commits of one session, held across each of them.
+    Session = 0,
     /// Commit queue: sequence numbers and log reservations.
     Commit = 1,
     /// Manifest log, held across its I/O.

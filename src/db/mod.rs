@@ -1,8 +1,10 @@
 //! The handles of the public API: [`Db`], [`Keyspace`], [`Snapshot`].
 
 mod batch;
+mod session;
 
 pub use batch::{Batch, Receipt};
+pub use session::{Session, SessionReceipt};
 
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::slice::Slice;
@@ -12,6 +14,7 @@ use crate::engine::{
     Bounds, Core, Cursor, Event, Iter, KeyspaceCore, KeyspaceOptions, Options, Registration, ResolvedOptions,
     Stats, Threads, VerifyReport, VersionedStore, WriteOptions, is_background_thread, waits_for_itself,
 };
+use crate::mvcc::{PreparedStore, Sessions};
 use std::fmt;
 use std::ops::RangeBounds;
 use std::path::Path;
@@ -20,13 +23,25 @@ use std::sync::Arc;
 /// What all handles of an open database share; the last one to go closes it.
 pub(crate) struct Handle {
     core: Arc<Core>,
+    /// Which sessions are open.
+    sessions: Arc<Sessions>,
+    /// What is stored of prepared transactions.
+    prepared: PreparedStore,
     /// Background threads; taken by the close.
     threads: Mutex<Option<Threads>>,
 }
 
 impl Handle {
-    fn new(core: Arc<Core>, threads: Threads) -> Handle {
-        Handle { core, threads: Mutex::new(Rank::Leaf, Some(threads)) }
+    fn new(core: Arc<Core>, threads: Threads) -> Result<Handle> {
+        let prepared = match PreparedStore::load(&core) {
+            Ok((prepared, _)) => prepared,
+            Err(error) => {
+                close_unasked(&core, threads);
+                return Err(error);
+            }
+        };
+        let threads = Mutex::new(Rank::Leaf, Some(threads));
+        Ok(Handle { core, sessions: Sessions::new(), prepared, threads })
     }
 
     #[inline]
@@ -104,7 +119,7 @@ impl Options {
     /// when the open is refused.
     pub fn open(self, path: impl AsRef<Path>) -> Result<Db> {
         let (core, threads) = crate::engine::open(self, path.as_ref())?;
-        Db::new(Handle::new(core, threads))
+        Db::new(Handle::new(core, threads)?)
     }
 }
 
@@ -238,7 +253,7 @@ impl Db {
     /// The keyspace of this name, created with default options if it does not exist.
     ///
     /// # Errors
-    /// `InvalidArgument` for an empty name or one over 255 bytes; as [`put`](Db::put) when it has to be created.
+    /// `InvalidArgument` for an empty name, one over 255 bytes or one that begins with a zero byte; as [`put`](Db::put) when it has to be created.
     pub fn keyspace(&self, name: &str) -> Result<Keyspace> {
         self.keyspace_with(name, &KeyspaceOptions::default())
     }
@@ -268,9 +283,9 @@ impl Db {
     /// reader is gone.
     ///
     /// # Errors
-    /// `NotFound`; `InvalidArgument` for the default keyspace; as [`put`](Db::put).
+    /// `NotFound`; `InvalidArgument` for the default keyspace and for one that a prepared transaction needs; as [`put`](Db::put).
     pub fn drop_keyspace(&self, name: &str) -> Result<()> {
-        self.core().drop_keyspace(name)
+        self.core().drop_keyspace(name, |id| self.default.handle.prepared.dropping(id))
     }
 
     /// Names of all keyspaces, sorted.

@@ -4,6 +4,7 @@
 //! force. Options of a keyspace that shape its files are stored in the database and win over what a later open asks.
 
 use super::events::EventListener;
+use super::keyspace::is_reserved;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::types::KeyspaceId;
 use crate::compaction::{Shape, Style};
@@ -348,6 +349,7 @@ pub struct Options {
     pub(crate) rate_limit: u64,
     pub(crate) max_open_files: usize,
     pub(crate) free_space_min: u64,
+    pub(crate) prepared_bytes_max: Option<u64>,
     pub(crate) file_mode: u32,
     pub(crate) directory_mode: u32,
     pub(crate) listener: Option<Arc<dyn EventListener>>,
@@ -378,6 +380,7 @@ impl Default for Options {
             rate_limit: 0,
             max_open_files: 1000,
             free_space_min: 16 * MIB,
+            prepared_bytes_max: None,
             file_mode: 0o600,
             directory_mode: 0o700,
             listener: None,
@@ -547,6 +550,13 @@ impl Options {
         self
     }
 
+    /// Bytes of all prepared transactions together, as stored; a prepare beyond it fails with `LimitExceeded`. Default:
+    /// an eighth of the memory budget, of which they take little: it bounds what may wait for a decision.
+    pub fn prepared_bytes_max(mut self, bytes: u64) -> Self {
+        self.prepared_bytes_max = Some(bytes);
+        self
+    }
+
     /// Permission bits of created files and directories on Unix. Default 0600 and 0700. Used with the default
     /// environment only.
     pub fn permissions(mut self, file_mode: u32, directory_mode: u32) -> Self {
@@ -613,6 +623,7 @@ impl Options {
             rate_limit: self.rate_limit,
             max_open_files: self.max_open_files,
             free_space_min: self.free_space_min,
+            prepared_bytes_max: self.prepared_bytes_max.unwrap_or(self.memory_budget / 8),
         }
     }
 }
@@ -655,6 +666,8 @@ pub struct ResolvedOptions {
     pub max_open_files: usize,
     /// See [`Options::free_space_min`].
     pub free_space_min: u64,
+    /// See [`Options::prepared_bytes_max`].
+    pub prepared_bytes_max: u64,
 }
 
 impl fmt::Display for ResolvedOptions {
@@ -675,7 +688,8 @@ impl fmt::Display for ResolvedOptions {
         writeln!(f, "stall_timeout            {:?}", self.stall_timeout)?;
         writeln!(f, "rate_limit               {}", self.rate_limit)?;
         writeln!(f, "max_open_files           {}", self.max_open_files)?;
-        write!(f, "free_space_min           {}", self.free_space_min)
+        writeln!(f, "free_space_min           {}", self.free_space_min)?;
+        write!(f, "prepared_bytes_max       {}", self.prepared_bytes_max)
     }
 }
 
@@ -698,14 +712,22 @@ impl WriteOptions {
     }
 }
 
-/// Checks the settings of a keyspace and its name.
+/// Checks the settings of a keyspace and the name that a user gives it.
 pub(crate) fn validate_keyspace(name: &str, options: &KeyspaceOptions) -> Result<()> {
     let mut problems = Vec::new();
     if name.is_empty() || name.len() > 255 {
         problems.push(format!("a keyspace name has 1 to 255 bytes, this one has {}", name.len()));
     }
+    if is_reserved(name) {
+        problems.push(reserved(name));
+    }
     options.problems(&mut problems);
     report(problems)
+}
+
+/// What is wrong with a reserved name.
+pub(crate) fn reserved(name: &str) -> String {
+    format!("names of keyspaces that begin with \\0 are reserved: {name:?}")
 }
 
 fn report(problems: Vec<String>) -> Result<()> {

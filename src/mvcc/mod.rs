@@ -1,3 +1,11 @@
 //! Transactions: four isolation levels over the engine's versioned store.
 //!
 //! Rank 5: uses the engine through its versioned store and knows nothing of logs, tables or compaction.
+
+mod prepared;
+mod record;
+mod session;
+
+pub(crate) use prepared::PreparedStore;
+pub use session::SessionInfo;
+pub(crate) use session::{SessionCore, Sessions, Stamped};
