@@ -1,7 +1,7 @@
 //! Edits on disk: round trips, hostile bytes, and what later versions may write.
 
 use super::*;
-use crate::manifest::fields::{DecodeError, put_field, put_number};
+use crate::base::fields::{DecodeError, put_field, put_number};
 
 fn encode(edit: &Edit) -> Vec<u8> {
     let mut bytes = Vec::new();

@@ -4,8 +4,8 @@ use super::world::*;
 use super::*;
 use crate::base::checksum::FileTag;
 use crate::base::error::{Error, ErrorKind};
+use crate::base::fields::put_field;
 use crate::manifest::copy::{decode, edit_payload, frame, hash, new_copy, origin, snapshot_payload};
-use crate::manifest::fields::put_field;
 use crate::record::{FORMAT_VERSION, FileHeader, RecordKind, RecordMeta, encode};
 use std::path::Path;
 

@@ -116,7 +116,7 @@ impl Owner {
         self.writes.store(writes, Ordering::Relaxed);
     }
 
-    pub(super) fn writes(&self) -> u64 {
+    pub(crate) fn writes(&self) -> u64 {
         self.writes.load(Ordering::Relaxed)
     }
 
