@@ -33,10 +33,12 @@ pub mod env;
 mod manifest;
 mod memtable;
 mod merge;
+mod mvcc;
 mod record;
 mod sstable;
 mod wal;
 
+pub use base::deadlock::{DeadlockMember, DeadlockReport, LockDescription, LockMode, LockSpan};
 pub use base::error::{Corruption, Error, ErrorKind, IoFault, Result};
 pub use base::slice::Slice;
 pub use engine::{
@@ -44,3 +46,4 @@ pub use engine::{
     Keyspace, KeyspaceOptions, KeyspaceStats, Latency, LevelStats, Options, ReadMode, Receipt,
     ResolvedOptions, Snapshot, Stats, VerifyReport, WriteOptions,
 };
+pub use mvcc::{LockStats, VictimPolicy, WaitEdge, WaitGraph};

@@ -1,5 +1,6 @@
 //! Errors: one type, few kinds chosen by what the caller can do, structured details inside. Plain data only.
 
+use super::deadlock::DeadlockReport;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -110,6 +111,8 @@ enum Detail {
     Corruption(Corruption),
     #[error("{0}")]
     Io(IoFault),
+    #[error("{}", .0.summary())]
+    Deadlock(DeadlockReport),
     #[error("{message}: {cause}")]
     Caused { message: String, cause: Error },
 }
@@ -139,6 +142,11 @@ impl Error {
             found: found.into(),
         };
         Error { kind: ErrorKind::Corruption, detail: Arc::new(Detail::Corruption(damage)) }
+    }
+
+    /// The answer to the victim of a deadlock.
+    pub(crate) fn deadlock_victim(report: DeadlockReport) -> Error {
+        Error { kind: ErrorKind::Deadlock, detail: Arc::new(Detail::Deadlock(report)) }
     }
 
     /// A failed system call; full disks and read-only file systems get their own kinds.
@@ -177,6 +185,15 @@ impl Error {
         match &*self.detail {
             Detail::Corruption(damage) => Some(damage),
             Detail::Caused { cause, .. } => cause.corruption(),
+            _ => None,
+        }
+    }
+
+    /// The cycle of transactions, when this one was chosen to break it.
+    pub fn deadlock(&self) -> Option<&DeadlockReport> {
+        match &*self.detail {
+            Detail::Deadlock(report) => Some(report),
+            Detail::Caused { cause, .. } => cause.deadlock(),
             _ => None,
         }
     }

@@ -4,6 +4,7 @@
 
 pub(crate) mod checksum;
 pub(crate) mod coding;
+pub(crate) mod deadlock;
 pub(crate) mod error;
 pub(crate) mod iter;
 pub(crate) mod key;

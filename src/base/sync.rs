@@ -10,22 +10,26 @@ use std::time::Duration;
 /// Order in which locks may be taken: only upwards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Rank {
+    /// Search for deadlocks among transactions, one at a time.
+    LockGraph = 1,
+    /// Stripes of the transactions' lock table.
+    LockTable = 2,
     /// Commit queue: sequence numbers and log reservations.
-    Commit = 1,
+    Commit = 3,
     /// Manifest log, held across its I/O.
-    Manifest = 2,
+    Manifest = 4,
     /// Engine state: memtable lists, current versions, jobs.
-    Engine = 3,
+    Engine = 5,
     /// Publication of commits and sync of the log.
-    Publish = 4,
+    Publish = 6,
     /// Sync of one log segment, held across the system call.
-    LogSync = 5,
+    LogSync = 7,
     /// Registered snapshots.
-    Snapshots = 6,
+    Snapshots = 8,
     /// Leaves: never held while another lock of the engine is taken.
-    Leaf = 7,
+    Leaf = 9,
     /// Inside a device, the system's files or a simulated one: below everything of the engine.
-    Device = 8,
+    Device = 10,
 }
 
 #[cfg(debug_assertions)]
@@ -46,6 +50,15 @@ mod held {
         });
     }
 
+    pub(super) fn push_next(rank: Rank) {
+        HELD.with_borrow_mut(|held| {
+            if let Some(top) = held.iter().max() {
+                assert!(*top <= rank, "lock order: taking a further {rank:?} while holding {top:?}");
+            }
+            held.push(rank);
+        });
+    }
+
     pub(super) fn pop(rank: Rank) {
         HELD.with_borrow_mut(|held| {
             if let Some(index) = held.iter().rposition(|other| *other == rank) {
@@ -60,6 +73,8 @@ mod held {
     use super::Rank;
     #[inline(always)]
     pub(super) fn push(_: Rank) {}
+    #[inline(always)]
+    pub(super) fn push_next(_: Rank) {}
     #[inline(always)]
     pub(super) fn pop(_: Rank) {}
 }
@@ -81,6 +96,13 @@ impl<T> Mutex<T> {
     #[inline]
     pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
         held::push(self.rank);
+        MutexGuard { guard: self.inner.lock(), rank: self.rank }
+    }
+
+    /// Takes the lock while others of the same rank may be held: those of one array, which everybody takes in the
+    /// array's order.
+    pub(crate) fn lock_next(&self) -> MutexGuard<'_, T> {
+        held::push_next(self.rank);
         MutexGuard { guard: self.inner.lock(), rank: self.rank }
     }
 }
@@ -188,5 +210,23 @@ mod tests {
         }));
         let message = *inverted.unwrap_err().downcast::<String>().unwrap();
         assert!(message.contains("taking Commit while holding Engine"), "{message}");
+    }
+
+    #[test]
+    #[cfg(debug_assertions)]
+    fn locks_of_one_array_are_taken_together_but_not_under_higher_ones() {
+        let stripes = [Mutex::new(Rank::LockTable, ()), Mutex::new(Rank::LockTable, ())];
+        let commit = Mutex::new(Rank::Commit, ());
+        drop(stripes.each_ref().map(Mutex::lock_next));
+        let twice = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let _first = stripes[0].lock();
+            let _second = stripes[1].lock();
+        }));
+        assert!(twice.is_err(), "without saying so");
+        let inverted = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let _first = commit.lock();
+            let _second = stripes[0].lock_next();
+        }));
+        assert!(inverted.is_err(), "under a higher rank");
     }
 }

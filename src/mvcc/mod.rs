@@ -1,0 +1,5 @@
+//! Transactions above the engine.
+
+mod locks;
+
+pub use locks::{LockStats, VictimPolicy, WaitEdge, WaitGraph};
