@@ -20,12 +20,14 @@ pub(crate) enum Rank {
     Publish = 4,
     /// Sync of one log segment, held across the system call.
     LogSync = 5,
+    /// What serializable transactions conflict over.
+    Ssi = 6,
     /// Registered snapshots.
-    Snapshots = 6,
+    Snapshots = 7,
     /// Leaves: never held while another lock of the engine is taken.
-    Leaf = 7,
+    Leaf = 8,
     /// Inside a device, the system's files or a simulated one: below everything of the engine.
-    Device = 8,
+    Device = 9,
 }
 
 #[cfg(debug_assertions)]
