@@ -60,6 +60,8 @@ mod finished;
 mod prepared;
 mod reads;
 mod steps;
+#[cfg(test)]
+mod tests;
 mod tracker;
 mod writes;
 
