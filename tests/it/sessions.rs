@@ -71,21 +71,21 @@ impl Rig {
     fn step(&mut self) -> bool {
         match self.random.below(100) {
             0..65 => self.produce(),
-            65..70 => self.db().put("other", "write").is_ok(),
-            70..82 => {
+            65..68 => self.db().put("other", "write").is_ok(),
+            68..78 => {
                 self.db().run_background_job();
                 true
             }
-            82..88 => self.db().flush().is_ok(),
-            88..91 => self.db().compact().is_ok(),
-            91..95 => {
+            78..82 => self.db().flush().is_ok(),
+            82..84 => self.db().compact().is_ok(),
+            84..87 => {
                 let synced = self.db().sync().is_ok();
                 if synced {
                     self.all_durable();
                 }
                 synced
             }
-            95..98 => {
+            87..98 => {
                 // Only what is closed can be opened again.
                 let index = self.random.below(PRODUCERS as u64) as usize;
                 self.open[index] = None;
@@ -123,7 +123,7 @@ impl Rig {
 
     fn commit(&mut self, index: usize, session: &Session) -> bool {
         let serial = session.serial() + 1;
-        let durability = if self.random.chance(40) { Durability::Disk } else { Durability::Os };
+        let durability = if self.random.chance(20) { Durability::Disk } else { Durability::Os };
         let value_len = if self.random.chance(3) { 6000 } else { self.random.below(100) };
         let value = self.random.bytes(value_len as usize);
         let both = self.random.chance(30);
