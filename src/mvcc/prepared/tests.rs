@@ -3,7 +3,7 @@
 use super::*;
 use crate::base::random::SplitMix64;
 use crate::engine::{KeyspaceOptions, Options};
-use crate::env::{Env, MemFs};
+use crate::env::{CrashMode, Env, MemFs};
 use std::path::Path;
 
 fn open(fs: &Arc<MemFs>, bytes_max: u64) -> Arc<Core> {
@@ -258,4 +258,71 @@ fn a_damaged_record_is_named_at_the_open() {
     put(&core, &key, &unknown.encode(&key)).unwrap();
     let error = PreparedStore::load(&core).unwrap_err();
     assert!(error.to_string().contains("keyspace 77"), "{error}");
+}
+
+/// Xids that are prepared, and the value of the key that they write.
+type Shown = (Vec<String>, Option<Vec<u8>>);
+
+fn shown(core: &Arc<Core>) -> Shown {
+    let (_, records) = PreparedStore::load(core).unwrap();
+    (records.into_iter().map(|record| record.xid).collect(), get(core, b"k"))
+}
+
+/// One after the other; answers what is shown after each step, as far as it gets.
+fn run_script(core: &Arc<Core>, seen: &mut Vec<Shown>) -> Result<()> {
+    let (store, _) = PreparedStore::load(core)?;
+    let (a, b) = (record("a", &[(0, b"k", b"from a")]), record("b", &[(0, b"k", &[b'b'; 3000])]));
+    let commit = |record: &PreparedRecord| -> Result<()> {
+        let ending = store.ending(&record.xid)?;
+        let batch = PreparedStore::commit_batch(core, record)?;
+        core.commit_batch(&batch.freeze(), batch.keyspaces(), Durability::Disk)?;
+        ending.ended();
+        Ok(())
+    };
+    let flush = || core.flush_keyspace(&core.system_keyspace(false)?.unwrap());
+    let steps: [&dyn Fn() -> Result<()>; 9] = [
+        &|| store.store(core, &a).map(|_| ()),
+        &flush,
+        &|| store.store(core, &b).map(|_| ()),
+        &|| commit(&a),
+        &flush,
+        &|| store.rollback(core, "b").map(|_| ()),
+        &|| store.store(core, &b).map(|_| ()),
+        &|| commit(&b),
+        &flush,
+    ];
+    for step in steps {
+        step()?;
+        seen.push(shown(core));
+    }
+    Ok(())
+}
+
+#[test]
+fn at_every_crash_point_a_transaction_is_prepared_or_committed_or_nothing() {
+    let mut all = vec![(Vec::new(), None)];
+    run_script(&open(&Arc::new(MemFs::new()), 1 << 20), &mut all).unwrap();
+    assert_eq!(all.last().unwrap(), &(Vec::new(), Some(vec![b'b'; 3000])));
+    let mut points = 0;
+    for mode in CrashMode::ALL {
+        for at in 1.. {
+            let fs = Arc::new(MemFs::new());
+            let core = open(&fs, 1 << 20);
+            fs.freeze_at(at);
+            let mut seen = vec![(Vec::new(), None)];
+            let result = run_script(&core, &mut seen);
+            assert_eq!(result.is_err(), fs.is_frozen(), "operation {at}: {result:?}");
+            assert_eq!(seen, all[..seen.len()], "operation {at}");
+            let crashed = Arc::new(fs.crash_clone(at, mode));
+            let found = shown(&open(&crashed, 1 << 20));
+            // The step that was cut short happened whole or not at all.
+            let possible = &all[seen.len() - 1..all.len().min(seen.len() + 1)];
+            assert!(possible.contains(&found), "operation {at}, {mode:?}: {found:?}, not in {possible:?}");
+            points += 1;
+            if result.is_ok() {
+                break;
+            }
+        }
+    }
+    assert!(points > 100, "only {points} crash points");
 }
