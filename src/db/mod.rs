@@ -10,7 +10,8 @@ use crate::base::sync::{Mutex, Rank};
 use crate::base::types::KeyspaceId;
 use crate::engine::{
     Bounds, Core, Cursor, Event, Iter, KeyspaceCore, KeyspaceOptions, Options, Pin, PinKind, Registration,
-    ResolvedOptions, Stats, Threads, VerifyReport, VersionedStore, WriteOptions, is_background_thread, waits_for_itself,
+    ResolvedOptions, Stats, Threads, VerifyReport, VersionedStore, WriteOptions, is_background_thread,
+    waits_for_itself,
 };
 use std::fmt;
 use std::ops::RangeBounds;
@@ -677,7 +678,9 @@ impl Snapshot {
     /// every other read; `InvalidArgument` for a keyspace of another database.
     pub fn get_in(&self, keyspace: &Keyspace, key: impl AsRef<[u8]>) -> Result<Option<Slice>> {
         self.check(keyspace)?;
-        keyspace.core().timed_get(|| keyspace.core().read_at(&keyspace.keyspace, key.as_ref(), &self.registration))
+        keyspace
+            .core()
+            .timed_get(|| keyspace.core().read_at(&keyspace.keyspace, key.as_ref(), &self.registration))
     }
 
     /// The values of several keys of the default keyspace.
@@ -745,7 +748,11 @@ impl Snapshot {
     /// `Closed`, `NotFound`, `InvalidArgument` for a keyspace of another database.
     pub fn cursor_in(&self, keyspace: &Keyspace) -> Result<Cursor> {
         self.check(keyspace)?;
-        keyspace.core().cursor_at(&keyspace.keyspace, self.registration.fork(PinKind::Iterator), Bounds::default())
+        keyspace.core().cursor_at(
+            &keyspace.keyspace,
+            self.registration.fork(PinKind::Iterator),
+            Bounds::default(),
+        )
     }
 
     fn iter_over(&self, keyspace: &Keyspace, bounds: Bounds) -> Iter {

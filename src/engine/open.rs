@@ -347,8 +347,7 @@ fn build(
         max_age: resolved.max_snapshot_age.map(|age| (age, resolved.snapshot_age_policy)),
         retention: resolved.retention,
     };
-    let registry =
-        Registry::new(Arc::clone(&env.clock), keeping, last_seq, version.floor, &version.moments);
+    let registry = Registry::new(Arc::clone(&env.clock), keeping, last_seq, version.floor, &version.moments);
     let db_id = version.db;
     let stats = Counters::default();
     stats.wal_bytes_dropped.add(found.replay.as_ref().map_or(0, |replay| replay.dropped_bytes));

@@ -150,8 +150,7 @@ impl Registry {
         if !self.is_readable(&mut held, visible, seq) {
             return Err(self.too_far_back(&held, visible, &format!("sequence number {seq}")));
         }
-        let reader =
-            Reader { kind: PinKind::Snapshot, label: None, started: self.now(), reported: false };
+        let reader = Reader { kind: PinKind::Snapshot, label: None, started: self.now(), reported: false };
         Ok(self.add(&mut held, seq, reader))
     }
 
@@ -194,10 +193,13 @@ impl Registry {
             None => format!("{asked}: without retention only the latest state can be read, {visible}"),
             Some(_) => {
                 let oldest = held.floor.max(held.history.floor()).min(visible);
-                let since = held.history.first_from(oldest).map_or_else(String::new, |moment| {
-                    format!(", of time {}", Seconds(moment.at_micros))
-                });
-                format!("{asked} is before what retention keeps: the oldest readable is sequence number {oldest}{since}")
+                let since = held
+                    .history
+                    .first_from(oldest)
+                    .map_or_else(String::new, |moment| format!(", of time {}", Seconds(moment.at_micros)));
+                format!(
+                    "{asked} is before what retention keeps: the oldest readable is sequence number {oldest}{since}"
+                )
             }
         };
         Error::new(ErrorKind::SnapshotTooOld, message)
@@ -439,7 +441,8 @@ impl Registration {
     #[cold]
     fn given_up(&self) -> Error {
         let age = self.registry.gives_up().unwrap_or_default();
-        let message = format!("the reader at sequence number {} is older than max_snapshot_age, {age:?}", self.seq);
+        let message =
+            format!("the reader at sequence number {} is older than max_snapshot_age, {age:?}", self.seq);
         Error::new(ErrorKind::SnapshotTooOld, message)
     }
 }

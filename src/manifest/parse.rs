@@ -160,9 +160,10 @@ fn op(line: &str) -> Option<EditOp> {
         "seq" => EditOp::LastSeq(number(0)?),
         "clean" => EditOp::Clean { next_log: number(0)? },
         "floor" => EditOp::Floor(number(0)?),
-        "moment" => {
-            EditOp::Moment { moment: Moment { at_micros: number(0)?, seq: number(1)? }, span_micros: number(2)? }
-        }
+        "moment" => EditOp::Moment {
+            moment: Moment { at_micros: number(0)?, seq: number(1)? },
+            span_micros: number(2)?,
+        },
         _ => return None,
     })
 }

@@ -13,4 +13,5 @@ mod leaks;
 mod model;
 mod process;
 mod regressions;
+mod snapshots;
 mod support;
