@@ -141,8 +141,7 @@ impl Sessions {
         };
         let mut batch = BatchBuilder::new();
         batch.delete(keyspace.id, &key)?;
-        let forgotten =
-            core.commit_batch(&batch.freeze(), batch.keyspaces(), Durability::Disk, &|_| Ok(()));
+        let forgotten = core.commit_batch(&batch.freeze(), batch.keyspaces(), Durability::Disk, &|_| Ok(()));
         drop(claim);
         forgotten.map(|_| ())
     }

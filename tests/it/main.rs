@@ -14,6 +14,7 @@ mod model;
 mod process;
 mod regressions;
 mod sessions;
+mod snapshots;
 mod support;
 mod surface;
 mod transactions;

@@ -107,7 +107,7 @@ fn later_versions_are_refused_by_name() {
         newer_header,
         copy_of(&[role]),
         copy_of(&[payload_with_field(17)]),
-        copy_of(&[payload_with_field(13)]),
+        copy_of(&[payload_with_field(15)]),
         new_copy(DB, 1, &order),
     ];
     for (index, future) in futures.iter().enumerate() {
