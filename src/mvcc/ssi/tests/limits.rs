@@ -93,7 +93,7 @@ fn garbage_goes_when_the_oldest_ends() {
     assert!(full.bytes > 100_000, "{full:?}");
     drop(oldest);
     let rest = ssi.stats();
-    assert!(rest.retained <= 2 && rest.bytes < 2_000, "{rest:?}");
+    assert!(rest.retained <= 2 && rest.bytes < full.bytes / 4, "{rest:?}");
     ssi.collect(2_000);
     assert_eq!((ssi.stats().retained, ssi.stats().bytes), (0, 0));
 }
@@ -180,10 +180,11 @@ fn recovered_prepared_transactions_conflict_both_ways() {
             let mut txn = world.begin(Kind::Tracked);
             assert!(world.put(&mut txn, key));
             assert_eq!(world.commit(txn).is_err(), is_read.contains(&key), "{reads:?} {key}");
+            world.publish_upto(u64::MAX);
             let plain = world.plain(BTreeSet::from([key]));
             world.publish_upto(u64::MAX);
             let expected = is_read.contains(&key);
-            assert_eq!(plain.is_err() || plain == Ok(false), expected, "{reads:?} {key}");
+            assert_eq!(plain != Ok(true), expected, "{reads:?} {key}");
         }
         let mut reader = world.begin(Kind::Tracked);
         world.get(&mut reader, 9);
@@ -258,6 +259,7 @@ fn threads_keep_a_sum() {
                     let mut balances = Vec::new();
                     for account in 0..ACCOUNTS {
                         tracker.read_key(KEYSPACE, &[account as u8]);
+                        std::thread::yield_now();
                         let at = tracker.snapshot();
                         let versions = &store.lock().versions[account];
                         let (_, balance) = *versions.iter().rfind(|(seq, _)| *seq <= at).unwrap();
@@ -291,7 +293,8 @@ fn threads_keep_a_sum() {
         }
     });
     println!("{commits:?} commits, {conflicts:?} conflicts");
-    assert!(commits.load(Ordering::Relaxed) > 1_000);
+    assert!(commits.load(Ordering::Relaxed) > 500);
+    assert!(conflicts.load(Ordering::Relaxed) > 0, "no two transactions overlapped");
     ssi.collect(u64::MAX - 1);
     assert_eq!((ssi.stats().open, ssi.stats().bytes), (0, 0));
 }

@@ -203,22 +203,23 @@ fn serial_histories_never_abort() {
 fn transactions_over_disjoint_keys_never_abort() {
     let mut random = SplitMix64::new(test_seed(4));
     let mut world = World::new(1 << 20);
-    let mut open: Vec<Txn> = (0..8).map(|_| world.begin(Kind::Tracked)).collect();
+    let mut open: Vec<Option<Txn>> = (0..8).map(|_| None).collect();
     for _ in 0..20_000 {
         let slot = random.below(8) as usize;
         let first = slot as u8 * 10;
+        let mut txn = open[slot].take().unwrap_or_else(|| world.begin(Kind::Tracked));
         match random.below(4) {
-            0 => world.scan(&mut open[slot], first, first + 10, random.below(2) == 0),
-            1 => drop(world.put(&mut open[slot], first + random.below(10) as u8)),
-            2 => world.get(&mut open[slot], first + random.below(10) as u8),
+            0 => world.scan(&mut txn, first, first + 10, random.below(2) == 0),
+            1 => assert!(world.put(&mut txn, first + random.below(10) as u8)),
+            2 => world.get(&mut txn, first + random.below(10) as u8),
             _ => {
-                world.publish_upto(u64::MAX);
-                let next = world.begin(Kind::Tracked);
-                let txn = std::mem::replace(&mut open[slot], next);
                 world.commit(txn).unwrap();
                 world.publish_upto(u64::MAX);
                 world.history.clear();
+                continue;
             }
         }
+        open[slot] = Some(txn);
     }
+    assert_eq!(world.aborts, 0);
 }

@@ -41,7 +41,7 @@ fn is_inside(start: &[u8], end: RangeEnd<'_>, key: &[u8]) -> bool {
         }
 }
 
-/// The bytes on account are those of a set that is built anew from the same content.
+/// Kept ranges neither touch nor overlap.
 fn check_disjoint(reads: &ReadSet) {
     let exported = reads.export();
     let mut ranges = exported.keyspaces.first().map(|one| one.ranges.clone()).unwrap_or_default();
@@ -72,7 +72,6 @@ fn ranges_contain_what_was_added_and_nothing_else() {
                 assert_eq!(covers(&reads, key), expected, "{key:?} in {added:?}");
             }
         }
-        assert_eq!(ReadSet::import(&reads.export()).export().keyspaces.len(), reads.keyspaces().count());
         let again = ReadSet::import(&reads.export());
         assert!(keys.iter().all(|key| covers(&again, key) == covers(&reads, key)));
         while reads.coarsen() {
@@ -92,14 +91,7 @@ fn growth_by_an_iterator_keeps_one_range() {
     for step in (0..100u8).rev() {
         reads.add_range(KEYSPACE, &[5, step], RangeEnd::Before(b"\xc9"));
     }
-    let exported = reads.export();
-    assert_eq!(
-        exported.keyspaces[0].ranges,
-        [(vec![5], Some(vec![201]))].map(|one| {
-            // Through [200] ends right behind it; Before [201] is the same end, and wins.
-            one
-        })
-    );
+    assert_eq!(reads.export().keyspaces[0].ranges, [(vec![5], Some(vec![201]))]);
     assert!(reads.bytes() < 400, "{}", reads.bytes());
 }
 
@@ -135,12 +127,12 @@ fn steps_are_the_maximum_of_the_ranges() {
                 naive[key as usize] = naive[key as usize].max(at);
             }
             if random.below(5) == 0 {
-                horizon = at / 2;
+                horizon = horizon.max(at / 2);
                 steps.sweep(horizon);
             }
             for (key, expected) in naive.iter().enumerate() {
                 let found = steps.get(&[key as u8]).at;
-                assert!(found == *expected || (found == 0 && *expected <= horizon), "{key}");
+                assert!(found == *expected || (found <= horizon && *expected <= horizon), "{key}");
             }
         }
         steps.raise(&[], None, Mark { at: 1_000, id: 1 });
