@@ -13,7 +13,7 @@ pub fn check(history: &History) -> Vec<Anomaly> {
 
 /// Every anomaly that a history has, whatever was promised.
 pub fn anomalies_found(history: &History) -> Vec<Anomaly> {
-    run(&history.at(Level::Serializable), true)
+    run(history, true)
 }
 
 fn run(history: &History, by_every_name: bool) -> Vec<Anomaly> {
@@ -26,16 +26,12 @@ fn run(history: &History, by_every_name: bool) -> Vec<Anomaly> {
         judge.judge(number as u32);
     }
     let Judge { mut findings, seen, .. } = judge;
-    note_cycles(history, &chains, &seen, &mut findings);
+    // Without anybody at SERIALIZABLE the judgement of each transaction by itself is exact.
+    if by_every_name || history.transactions.iter().any(|one| one.level == Level::Serializable) {
+        cycles::note_cycles(&chains, &cycles::graph(&chains, &seen, by_every_name), &mut findings);
+    }
     if let Some(end) = &history.end {
         ending::check(&chains, end, &mut findings);
     }
     findings.into_anomalies()
-}
-
-/// Without anybody at SERIALIZABLE the judgement of each transaction by itself is exact.
-fn note_cycles(history: &History, chains: &Chains, seen: &[super::reads::Seen], findings: &mut Findings) {
-    if history.transactions.iter().any(|one| one.level == Level::Serializable) {
-        cycles::note_cycles(chains, &cycles::graph(chains, seen), findings);
-    }
 }

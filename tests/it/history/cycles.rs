@@ -21,11 +21,11 @@ const RW_RANGE: Labels = 8;
 const TIME: Labels = 16;
 const MISSED: Labels = RW | RW_RANGE;
 
-/// The graph of what must not have cycles.
-pub fn graph(chains: &Chains, seen: &[Seen]) -> Graph {
+/// The graph of what must not have cycles; with the edges that nobody asked for only if those are wanted.
+pub fn graph(chains: &Chains, seen: &[Seen], all: bool) -> Graph {
     let mut edges = Vec::with_capacity(seen.len() * 2);
     add_writes(chains, &mut edges);
-    add_reads(chains, seen, &mut edges);
+    add_reads(chains, seen, all, &mut edges);
     let nodes = add_time(chains, &mut edges);
     edges.retain(|edge| edge.from != edge.to);
     Graph::new(nodes, &edges)
@@ -39,7 +39,7 @@ fn add_writes(chains: &Chains, edges: &mut Vec<Edge>) {
     }
 }
 
-fn add_reads(chains: &Chains, seen: &[Seen], edges: &mut Vec<Edge>) {
+fn add_reads(chains: &Chains, seen: &[Seen], all: bool, edges: &mut Vec<Edge>) {
     for one in seen.iter().filter(|one| chains.is_committed[one.reader as usize]) {
         // Of several removals that may have been seen, the first is certainly before the reader.
         let writer = chains.entry(one.first).writer;
@@ -47,7 +47,7 @@ fn add_reads(chains: &Chains, seen: &[Seen], edges: &mut Vec<Edge>) {
             edges.push(Edge { from: writer, to: one.reader, label: WR });
         }
         // And what follows the last is certainly after it.
-        if chains.transaction(one.reader).level == Level::Serializable
+        if (all || chains.transaction(one.reader).level == Level::Serializable)
             && let Some(next) = chains.next(one.last)
         {
             let label = if one.by_range { RW_RANGE } else { RW };

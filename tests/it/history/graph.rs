@@ -41,10 +41,6 @@ impl Graph {
         &self.edges[self.starts[node as usize] as usize..self.starts[node as usize + 1] as usize]
     }
 
-    pub fn edges(&self) -> &[Edge] {
-        &self.edges
-    }
-
     /// The strongly connected components of more than one node.
     pub fn components(&self) -> Vec<Vec<u32>> {
         Tarjan::new(self).run()

@@ -25,7 +25,7 @@ const BAD: &[Bad] = &[
     ),
     ("a value from nowhere", "r1(x5) c1", &[Garbage], RU),
     ("a key written elsewhere", "w1(x) c1 r2(y1) c2", &[Garbage], RU),
-    ("a key is gone that nobody removed", "r1(x-) c1", &[Garbage], RU),
+    ("a key is gone that nobody removed", "r1(x-) c1", &[Garbage], RC),
     ("a range answers a key outside of it", "s1(w-x: x0 y0) c1", &[Garbage], RU),
     ("an own write is not seen", "w1(x) r1(x0) c1", &[Internal], RU),
     ("an own removal is not seen", "d1(x) s1(w-z: x0 y0) c1", &[Internal], RU),

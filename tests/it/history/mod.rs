@@ -21,7 +21,7 @@ mod reads;
 mod second_opinion;
 mod world;
 
-use crate::support::{Random, seed, setting};
+use crate::support::{seed, setting};
 use anomaly::{Kind, kinds};
 use check::{anomalies_found, check};
 use model::{History, Level, Status};
@@ -87,7 +87,7 @@ fn lines<T: ToString>(found: &[T]) -> String {
 
 /// A stepped run at one level in which everybody is in everybody's way, but nobody is made to wait.
 fn crowd(level: Level, workloads: &'static [Workload]) -> Round {
-    let mix = Mix { level: Some(level), registers: 3, plain: 0, optimistic: 0, aborted: 20, workloads };
+    let mix = Mix { level: Some(level), registers: 3, plain: 0, optimistic: 0, aborted: 20, disk: 3, workloads };
     Round { turns: Turns::Stepped(5), mix, transactions: 3000, crash: None }
 }
 

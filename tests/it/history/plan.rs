@@ -81,6 +81,8 @@ pub struct Mix {
     pub plain: u64,
     pub optimistic: u64,
     pub aborted: u64,
+    /// Commits that wait for the disk.
+    pub disk: u64,
     pub workloads: &'static [Workload],
 }
 
@@ -115,6 +117,7 @@ impl Mix {
             plain: *random.pick(&[0, 0, 10]),
             optimistic: *random.pick(&[0, 20, 100]),
             aborted: 8,
+            disk: *random.pick(&[0, 3, 40]),
             workloads: Workload::ALL,
         }
     }
@@ -135,7 +138,7 @@ impl Plan {
             read_only: false,
             lazy: random.chance(10),
             plain,
-            disk: random.chance(3),
+            disk: random.chance(mix.disk),
             commits: !random.chance(mix.aborted),
             actions: Vec::new(),
         };

@@ -47,10 +47,11 @@ impl<'c, 'h> Judge<'c, 'h> {
 
     pub fn judge(&mut self, number: u32) {
         let one = self.chains.transaction(number);
+        let promised = if self.by_every_name { Level::Serializable } else { one.level };
         // One that rolled back promises nothing about its place among others, but its reads were answers as well.
         let level = match one.status {
-            Status::Aborted => one.level.min(Level::RepeatableRead),
-            _ => one.level,
+            Status::Aborted => promised.min(Level::RepeatableRead),
+            _ => promised,
         };
         let begin = self.seen.len();
         self.own.clear();
@@ -120,6 +121,10 @@ impl<'c, 'h> Judge<'c, 'h> {
 
     fn read_absent(&mut self, read: Read, key: Key, by_range: bool) {
         let chains = self.chains;
+        if chains.transaction(read.number).level == Level::ReadUncommitted {
+            // Somebody may have removed it without committing that: any absence has an explanation.
+            return;
+        }
         let all = chains.absents(key);
         if all.is_empty() {
             return self.complain(Kind::Garbage, read, key, ABSENT, "although it was never removed");
@@ -189,7 +194,8 @@ impl<'c, 'h> Judge<'c, 'h> {
 
     /// Nobody else writes a locked key before the one who locked it.
     fn check_lock(&mut self, read: Read, key: Key) {
-        let Some(seen) = self.seen.last().copied().filter(|seen| seen.op == read.at as u32) else { return };
+        let is_this = |seen: &Seen| (seen.reader, seen.op) == (read.number, read.at as u32);
+        let Some(seen) = self.seen.last().copied().filter(is_this) else { return };
         let (chains, rank) = (self.chains, self.chains.ranks[read.number as usize]);
         if rank > 0 && seen.until < rank && chains.chain(key).iter().any(|entry| entry.writer == read.number)
         {
