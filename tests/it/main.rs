@@ -13,6 +13,7 @@ mod leaks;
 mod model;
 mod process;
 mod regressions;
+mod scenarios;
 mod support;
 mod surface;
 mod transactions;
