@@ -14,6 +14,7 @@ mod leaks;
 mod model;
 mod process;
 mod regressions;
+mod scenarios;
 mod sessions;
 mod snapshots;
 mod support;
