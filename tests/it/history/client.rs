@@ -57,7 +57,11 @@ impl Space {
         }
         for key in BANK {
             if self.keyspace(key).get(key.to_be_bytes())?.is_none() {
-                batch.put(self.keyspace(key), key.to_be_bytes(), encode(version(1, key as usize), &MONEY.to_be_bytes()))?;
+                batch.put(
+                    self.keyspace(key),
+                    key.to_be_bytes(),
+                    encode(version(1, key as usize), &MONEY.to_be_bytes()),
+                )?;
             }
         }
         batch.commit_with(WriteOptions::new().durability(Durability::Disk)).map(|_| ())
@@ -100,7 +104,9 @@ pub enum Stop {
 /// Everything that may happen to a client; anything else is a fault.
 fn stop_of(error: &Error) -> Stop {
     match error.kind() {
-        ErrorKind::Conflict | ErrorKind::Deadlock | ErrorKind::LockTimeout | ErrorKind::Stalled => Stop::InTheWay,
+        ErrorKind::Conflict | ErrorKind::Deadlock | ErrorKind::LockTimeout | ErrorKind::Stalled => {
+            Stop::InTheWay
+        }
         ErrorKind::OutcomeUnknown | ErrorKind::Poisoned | ErrorKind::Io => Stop::Over,
         _ => panic!("no error to be expected: {error}"),
     }
@@ -164,7 +170,14 @@ impl<'s> Client<'s> {
         }
         let begin = self.space.tick();
         let transaction = self.space.db.begin_with(options).map_err(|error| stop_of(&error))?;
-        Ok(Open { level: plan.level, optimistic: plan.optimistic, begin, transaction, ops: Vec::new(), found: Vec::new() })
+        Ok(Open {
+            level: plan.level,
+            optimistic: plan.optimistic,
+            begin,
+            transaction,
+            ops: Vec::new(),
+            found: Vec::new(),
+        })
     }
 
     pub fn end(&mut self, mut open: Open, plan: &Plan) -> Result<(), Stop> {
@@ -183,7 +196,12 @@ impl<'s> Client<'s> {
         result
     }
 
-    fn outcome(&mut self, outcome: esker::Result<u64>, wrote: bool, durability: Durability) -> (Status, Result<(), Stop>) {
+    fn outcome(
+        &mut self,
+        outcome: esker::Result<u64>,
+        wrote: bool,
+        durability: Durability,
+    ) -> (Status, Result<(), Stop>) {
         match outcome {
             Ok(seq) => {
                 if wrote {
@@ -207,9 +225,24 @@ impl<'s> Client<'s> {
         self.record(level, begin, end, status, ops, found);
     }
 
-    fn record(&mut self, level: Level, begin: u64, end: u64, status: Status, ops: Vec<Op>, found: Vec<(Key, Version)>) {
+    fn record(
+        &mut self,
+        level: Level,
+        begin: u64,
+        end: u64,
+        status: Status,
+        ops: Vec<Op>,
+        found: Vec<(Key, Version)>,
+    ) {
         let part = History {
-            transactions: vec![Transaction { process: self.process, level, begin, end, status, ops: 0..ops.len() as u32 }],
+            transactions: vec![Transaction {
+                process: self.process,
+                level,
+                begin,
+                end,
+                status,
+                ops: 0..ops.len() as u32,
+            }],
             ops,
             found,
             ..History::default()
@@ -313,7 +346,11 @@ impl Open {
 
     /// To write what was read: below REPEATABLE READ it must be locked; above, a conflict is found out.
     fn get_to_write(&mut self, space: &Space, key: Key) -> esker::Result<Option<Slice>> {
-        if self.level < Level::RepeatableRead { self.get_for_update(space, key) } else { self.get(space, key) }
+        if self.level < Level::RepeatableRead {
+            self.get_for_update(space, key)
+        } else {
+            self.get(space, key)
+        }
     }
 
     fn range(&mut self, space: &Space, from: Key, to: Key) -> esker::Result<Vec<(Key, Slice)>> {
@@ -380,7 +417,8 @@ impl Open {
 
     fn transfer(&mut self, space: &Space, from: Key, to: Key) -> esker::Result<()> {
         let [from_money, to_money] = {
-            let mut read = |key| self.get_to_write(space, key).map(|value| money_of(&value.expect("accounts stay")));
+            let mut read =
+                |key| self.get_to_write(space, key).map(|value| money_of(&value.expect("accounts stay")));
             [read(from)?, read(to)?]
         };
         let amount = 1 + (self.begin % 9) as i64;
@@ -393,7 +431,11 @@ impl Open {
         let sum: i64 = found.iter().map(|(_, value)| money_of(value)).sum();
         let expect = MONEY * i64::from(BANK.end - BANK.start);
         // Even at READ COMMITTED one scan sees one state.
-        assert!(sum == expect || self.level == Level::ReadUncommitted, "{sum} in the bank at {:?}", self.level);
+        assert!(
+            sum == expect || self.level == Level::ReadUncommitted,
+            "{sum} in the bank at {:?}",
+            self.level
+        );
         Ok(())
     }
 
@@ -407,7 +449,11 @@ impl Open {
         let failed = self.range(space, first, first + SLOTS)?.len();
         // Reads of a transaction that will be rolled back are of one state as well, and so is every state.
         assert!(failed <= ATTEMPTS_MAX, "{failed} attempts: optimistic {}", self.optimistic);
-        if failed < ATTEMPTS_MAX { self.put(space, first + (self.begin / 2) as Key % SLOTS, &[]) } else { Ok(()) }
+        if failed < ATTEMPTS_MAX {
+            self.put(space, first + (self.begin / 2) as Key % SLOTS, &[])
+        } else {
+            Ok(())
+        }
     }
 
     fn forgive(&mut self, space: &Space, account: Key) -> esker::Result<()> {

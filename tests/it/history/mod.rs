@@ -87,7 +87,8 @@ fn lines<T: ToString>(found: &[T]) -> String {
 
 /// A stepped run at one level in which everybody is in everybody's way, but nobody is made to wait.
 fn crowd(level: Level, workloads: &'static [Workload]) -> Round {
-    let mix = Mix { level: Some(level), registers: 3, plain: 0, optimistic: 0, aborted: 20, disk: 3, workloads };
+    let mix =
+        Mix { level: Some(level), registers: 3, plain: 0, optimistic: 0, aborted: 20, disk: 3, workloads };
     Round { turns: Turns::Stepped(5), mix, transactions: 3000, crash: None }
 }
 
@@ -105,7 +106,8 @@ fn each_weaker_level_shows_what_it_allows() {
         for seed in 0..4 {
             let history = World::new(seed).run(&crowd(level, &[Workload::Registers]));
             let anomalies = anomalies_found(&history);
-            let forbidden: Vec<_> = anomalies.iter().filter(|one| one.kind.forbidden_from() <= level).collect();
+            let forbidden: Vec<_> =
+                anomalies.iter().filter(|one| one.kind.forbidden_from() <= level).collect();
             assert!(forbidden.is_empty(), "{level:?}, seed {seed}:\n{}", lines(&forbidden));
             found.extend(kinds(&anomalies));
         }
@@ -120,7 +122,10 @@ fn serializable_shows_nothing_by_any_name() {
         let history = World::new(seed).run(&crowd(Level::Serializable, Workload::ALL));
         let found = anomalies_found(&history);
         assert!(found.is_empty(), "seed {seed}:\n{}", lines(&found));
-        assert!(history.transactions.iter().any(|one| one.status == Status::Aborted), "nobody was in the way");
+        assert!(
+            history.transactions.iter().any(|one| one.status == Status::Aborted),
+            "nobody was in the way"
+        );
     }
 }
 
@@ -129,7 +134,8 @@ fn serializable_shows_nothing_by_any_name() {
 fn a_stepped_round_happens_again_from_its_seed() {
     let once = || {
         let mut world = World::new(5);
-        let round = Round { crash: Some(esker::env::CrashMode::Torn), ..crowd(Level::RepeatableRead, Workload::ALL) };
+        let round =
+            Round { crash: Some(esker::env::CrashMode::Torn), ..crowd(Level::RepeatableRead, Workload::ALL) };
         let history = world.run(&round);
         format!("{:?} {:?} {:?}", history.ops, history.found, history.end)
     };
@@ -147,7 +153,10 @@ fn a_second_checker_agrees() {
             for held_to in Level::ALL {
                 let ours = check(&history.at(held_to));
                 let theirs = second_opinion::anomalies(&history, second_opinion::model(held_to));
-                assert!(theirs.is_empty() || !ours.is_empty(), "{level:?} as {held_to:?}, seed {seed}: {theirs:?}");
+                assert!(
+                    theirs.is_empty() || !ours.is_empty(),
+                    "{level:?} as {held_to:?}, seed {seed}: {theirs:?}"
+                );
                 assert!(held_to > level || theirs.is_empty(), "{level:?}, seed {seed}: {theirs:?}");
                 found_by_both += u64::from(!theirs.is_empty());
             }

@@ -34,7 +34,9 @@ fn translated(history: &History) -> adya::History {
             Status::Unknown => OpType::Info,
         };
         let value = micro_ops(history, one, &mut interner);
-        let step = |tick, kind, value| (tick, Step { index: tick, kind, process: Some(number as i64), value, time: None });
+        let step = |tick, kind, value| {
+            (tick, Step { index: tick, kind, process: Some(number as i64), value, time: None })
+        };
         steps.push(step(one.begin, OpType::Invoke, value.clone()));
         steps.push(step(one.end, kind, value));
     }

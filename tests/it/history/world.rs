@@ -296,4 +296,3 @@ impl Done {
         done
     }
 }
-

@@ -207,7 +207,11 @@ impl Model {
             locks.into_iter().chain([Part::Write(key.to_string(), value)])
         };
         match op {
-            Op::Put(..) | Op::Delete(_) | Op::GetForUpdate(_) | Op::GetForShare(_) | Op::ScanForUpdate(..)
+            Op::Put(..)
+            | Op::Delete(_)
+            | Op::GetForUpdate(_)
+            | Op::GetForShare(_)
+            | Op::ScanForUpdate(..)
                 if read_only =>
             {
                 answer = "invalid".to_string();
@@ -438,9 +442,8 @@ impl Model {
             let mine = self.locks.iter().filter(|lock| lock.granted && lock.owner == request.owner);
             mine.into_iter().any(|lock| Model::conflict(lock, earlier))
         };
-        let is_ahead = |(position, lock): &(usize, &Lock)| {
-            lock.granted || (*position < at && !waits_for_owner(lock))
-        };
+        let is_ahead =
+            |(position, lock): &(usize, &Lock)| lock.granted || (*position < at && !waits_for_owner(lock));
         let ahead = self.locks.iter().enumerate().filter(is_ahead);
         ahead.filter(|(_, lock)| Model::conflict(lock, request)).map(|(_, lock)| lock.owner).collect()
     }
@@ -480,7 +483,8 @@ impl Model {
         let at = self.request_of(who).expect("it waits");
         let blockers = self.blockers(at);
         let is_holder = |one: &&Who| self.locks.iter().any(|lock| lock.granted && lock.owner == **one);
-        let holder = blockers.iter().find(is_holder).or(blockers.first()).copied().expect("somebody is in the way");
+        let holder =
+            blockers.iter().find(is_holder).or(blockers.first()).copied().expect("somebody is in the way");
         self.locks.remove(at);
         let txn = self.txn(who);
         txn.waits_since = None;

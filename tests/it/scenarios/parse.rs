@@ -172,8 +172,7 @@ fn scenario(block: &str) -> Scenario {
     };
     for line in lines {
         let line = line.trim();
-        add_line(&mut scenario, line)
-            .unwrap_or_else(|| panic!("scenario {id}: cannot understand {line:?}"));
+        add_line(&mut scenario, line).unwrap_or_else(|| panic!("scenario {id}: cannot understand {line:?}"));
     }
     let begins = |step: &Step, one: Who| matches!(&step.action, Action::Do(who, Op::Begin(_)) if *who == one);
     // Those that do not say when they begin do so at the beginning.

@@ -229,7 +229,9 @@ impl ModelRun {
         if answer == expect {
             return Ok(());
         }
-        if self.level == 3 && answer == "unserializable" && !matches!(expect, "conflict" | "failed" | "deadlock")
+        if self.level == 3
+            && answer == "unserializable"
+            && !matches!(expect, "conflict" | "failed" | "deadlock")
         {
             self.unserializable = true;
             if op == Op::Commit {
