@@ -135,6 +135,12 @@ impl Transactions {
     /// Begins a transaction.
     pub(crate) fn begin(self: &Arc<Self>, options: TransactionOptions) -> Result<Txn> {
         check_options(&options)?;
+        if gate::is_passing() {
+            return Err(Error::new(
+                ErrorKind::InvalidArgument,
+                "a listener that is told of a write on the writer's thread cannot begin a transaction there",
+            ));
+        }
         self.core.health.check_open()?;
         if !options.read_only {
             self.core.health.check_writable()?;
@@ -155,6 +161,7 @@ impl Transactions {
             isolation: options.isolation,
             started,
             expires_at,
+            is_optimistic: options.optimistic,
             owner,
             writes: Mutex::new(Rank::Leaf, WriteSet::default()),
             fate: txn::Fate::default(),
@@ -254,10 +261,11 @@ impl Transactions {
         }
         let deadline = self.now().saturating_add(timeout);
         loop {
+            self.expire_due();
             let left = deadline.saturating_sub(self.now());
             let slice = self.until_next_expiry().map_or(left, |next| next.min(left));
             match acquire(Wait::Upto(slice)) {
-                Err(error) if error.kind() == ErrorKind::LockTimeout && slice < left => self.expire_due(),
+                Err(error) if error.kind() == ErrorKind::LockTimeout && slice < left => {}
                 other => return other,
             }
         }
