@@ -28,7 +28,7 @@ for plant in "${wanted[@]}"; do
     export RUSTFLAGS="--cfg $plant"
     cargo test --quiet --profile campaign --test it --no-run
     output=$(cargo test --quiet --profile campaign --test it history:: -- --skip known 2>&1) && missed+=("$plant")
-    grep -E '^[A-Z][A-Za-z0-9]+: ' <<<"$output" | cut -c1-160 | head -3 || missed+=("$plant")
+    grep -m 3 -E '^[A-Z][A-Za-z0-9]+: |in the bank|attempts in account' <<<"$output" | cut -c1-160 || missed+=("$plant")
 done
 [ ${#missed[@]} -eq 0 ] || { echo "NOT FOUND: ${missed[*]}" >&2; exit 1; }
 echo "All found: ${wanted[*]}"
