@@ -101,13 +101,13 @@ pub use base::conflict::{Conflict, ConflictReason};
 pub use base::deadlock::{DeadlockMember, DeadlockReport, LockDescription, LockMode, LockSpan};
 pub use base::error::{Corruption, Error, ErrorKind, IoFault, Result};
 pub use base::slice::Slice;
-pub use db::{Batch, Db, Keyspace, Receipt, Snapshot, Transaction, TransactionIter};
+pub use db::{Batch, Db, Keyspace, Receipt, Session, SessionReceipt, Snapshot, Transaction, TransactionIter};
 pub use engine::{
     CompactionStyle, Compression, Cursor, Durability, Event, EventListener, FilterKind, Iter,
     KeyspaceOptions, KeyspaceStats, Latency, LevelStats, LockWait, Options, Pin, PinKind, ReadMode,
     ResolvedOptions, SnapshotAgePolicy, Stats, VerifyReport, VictimPolicy, WriteOptions,
 };
 pub use mvcc::{
-    Isolation, LockStats, RetryPolicy, TransactionInfo, TransactionOptions, TransactionStats, WaitEdge,
-    WaitGraph,
+    Isolation, LockStats, PreparedTransaction, RetryPolicy, SessionInfo, TransactionInfo, TransactionOptions,
+    TransactionStats, WaitEdge, WaitGraph,
 };

@@ -45,6 +45,11 @@ pub(crate) fn plain(bytes: &[u8]) -> u64 {
     xxh3::xxh3_64(bytes)
 }
 
+/// Checksum of a value that belongs to this key and no other.
+pub(crate) fn keyed(key: &[u8], value: &[u8]) -> u64 {
+    xxh3::xxh3_64_with_seed(value, xxh3::xxh3_64(key))
+}
+
 /// Hash of a user key, for filters and sharding.
 #[inline]
 pub(crate) fn key_hash(key: &[u8]) -> u64 {
@@ -60,6 +65,8 @@ mod tests {
     fn golden_values() {
         assert_eq!(plain(b""), 0x2d06_8005_38d3_94c2);
         assert_eq!(key_hash(b"esker"), plain(b"esker"));
+        assert_eq!(keyed(b"", b"esker"), Origin { seed: plain(b"") }.checksum(0, b"esker"));
+        assert_ne!(keyed(b"a", b"esker"), keyed(b"b", b"esker"));
     }
 
     #[test]

@@ -31,8 +31,12 @@ pub struct Conflict {
 impl fmt::Display for Conflict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "transaction {}: {}", self.transaction, self.detail)?;
-        if let (Some(keyspace), Some(key)) = (&self.keyspace, &self.key) {
-            write!(f, " (key \"{}\" of keyspace {keyspace:?})", key.escape_ascii())?;
+        if let Some(key) = &self.key {
+            write!(f, " (key \"{}\"", key.escape_ascii())?;
+            if let Some(keyspace) = &self.keyspace {
+                write!(f, " of keyspace {keyspace:?}")?;
+            }
+            f.write_str(")")?;
         }
         f.write_str("; roll back and try again")
     }

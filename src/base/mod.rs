@@ -7,6 +7,7 @@ pub(crate) mod coding;
 pub(crate) mod conflict;
 pub(crate) mod deadlock;
 pub(crate) mod error;
+pub(crate) mod fields;
 pub(crate) mod iter;
 pub(crate) mod key;
 pub(crate) mod metrics;

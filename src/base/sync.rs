@@ -10,26 +10,30 @@ use std::time::Duration;
 /// Order in which locks may be taken: only upwards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Rank {
+    /// Commits of one session, held across each of them.
+    Session = 1,
     /// Search for deadlocks among transactions, one at a time.
-    LockGraph = 1,
+    LockGraph = 2,
     /// Stripes of the transactions' lock table.
-    LockTable = 2,
+    LockTable = 3,
     /// Commit queue: sequence numbers and log reservations.
-    Commit = 3,
+    Commit = 4,
     /// Manifest log, held across its I/O.
-    Manifest = 4,
+    Manifest = 5,
     /// Engine state: memtable lists, current versions, jobs.
-    Engine = 5,
+    Engine = 6,
     /// Publication of commits and sync of the log.
-    Publish = 6,
+    Publish = 7,
     /// Sync of one log segment, held across the system call.
-    LogSync = 7,
+    LogSync = 8,
+    /// What serializable transactions conflict over.
+    Ssi = 9,
     /// Registered snapshots.
-    Snapshots = 8,
+    Snapshots = 10,
     /// Leaves: never held while another lock of the engine is taken.
-    Leaf = 9,
+    Leaf = 11,
     /// Inside a device, the system's files or a simulated one: below everything of the engine.
-    Device = 10,
+    Device = 12,
 }
 
 #[cfg(debug_assertions)]

@@ -22,8 +22,8 @@ use std::sync::Arc;
 /// # Ok(()) }
 /// ```
 pub struct Batch {
-    handle: Arc<Handle>,
-    builder: BatchBuilder,
+    pub(super) handle: Arc<Handle>,
+    pub(super) builder: BatchBuilder,
 }
 
 /// Proof of a commit.

@@ -1,9 +1,11 @@
 //! The handles of the public API: [`Db`], [`Keyspace`], [`Snapshot`].
 
 mod batch;
+mod session;
 mod transaction;
 
 pub use batch::{Batch, Receipt};
+pub use session::{Session, SessionReceipt};
 pub use transaction::{Transaction, TransactionIter};
 
 use crate::base::error::{Error, ErrorKind, Result};
@@ -15,7 +17,7 @@ use crate::engine::{
     ResolvedOptions, Stats, Threads, VerifyReport, VersionedStore, WriteOptions, is_background_thread,
     waits_for_itself,
 };
-use crate::mvcc::Transactions;
+use crate::mvcc::{Sessions, Transactions};
 use crate::wal::BatchBuilder;
 use std::fmt;
 use std::ops::RangeBounds;
@@ -27,14 +29,23 @@ use std::time::SystemTime;
 pub(crate) struct Handle {
     core: Arc<Core>,
     txns: Arc<Transactions>,
+    /// Which sessions are open.
+    sessions: Arc<Sessions>,
     /// Background threads; taken by the close.
     threads: Mutex<Option<Threads>>,
 }
 
 impl Handle {
-    fn new(core: Arc<Core>, threads: Threads) -> Handle {
-        let txns = Arc::new(Transactions::new(Arc::clone(&core)));
-        Handle { core, txns, threads: Mutex::new(Rank::Leaf, Some(threads)) }
+    fn new(core: Arc<Core>, threads: Threads) -> Result<Handle> {
+        let txns = match Transactions::new(Arc::clone(&core)) {
+            Ok(txns) => Arc::new(txns),
+            Err(error) => {
+                close_unasked(&core, threads);
+                return Err(error);
+            }
+        };
+        let threads = Mutex::new(Rank::Leaf, Some(threads));
+        Ok(Handle { core, txns, sessions: Sessions::new(), threads })
     }
 
     #[inline]
@@ -118,7 +129,7 @@ impl Options {
     /// when the open is refused.
     pub fn open(self, path: impl AsRef<Path>) -> Result<Db> {
         let (core, threads) = crate::engine::open(self, path.as_ref())?;
-        Db::new(Handle::new(core, threads))
+        Db::new(Handle::new(core, threads)?)
     }
 }
 
@@ -348,7 +359,7 @@ impl Db {
     /// default keyspace.
     ///
     /// # Errors
-    /// `InvalidArgument` for an empty name or one over 255 bytes; as [`put`](Db::put) when it has to be created.
+    /// `InvalidArgument` for an empty name, one over 255 bytes or one that begins with a zero byte; as [`put`](Db::put) when it has to be created.
     pub fn keyspace(&self, name: &str) -> Result<Keyspace> {
         self.keyspace_with(name, &KeyspaceOptions::default())
     }
@@ -378,9 +389,9 @@ impl Db {
     /// reader is gone.
     ///
     /// # Errors
-    /// `NotFound`; `InvalidArgument` for the default keyspace; as [`put`](Db::put).
+    /// `NotFound`; `InvalidArgument` for the default keyspace and for one that a prepared transaction needs; as [`put`](Db::put).
     pub fn drop_keyspace(&self, name: &str) -> Result<()> {
-        self.core().drop_keyspace(name)
+        self.core().drop_keyspace(name, |id| self.handle().txns.prepared.dropping(id))
     }
 
     /// Names of all keyspaces, sorted.

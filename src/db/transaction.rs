@@ -6,8 +6,8 @@ use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::slice::Slice;
 use crate::engine::{Bounds, KeyspaceCore, WriteOptions};
 use crate::mvcc::{
-    Isolation, Mode, RetryPolicy, TransactionInfo, TransactionOptions, TransactionStats, Txn, TxnIter,
-    WaitGraph,
+    Isolation, Mode, PreparedTransaction, RetryPolicy, TransactionInfo, TransactionOptions, TransactionStats,
+    Txn, TxnIter, WaitGraph,
 };
 use std::fmt;
 use std::ops::RangeBounds;
@@ -37,8 +37,8 @@ use std::sync::Arc;
 /// # Ok(()) }
 /// ```
 pub struct Transaction {
-    handle: Arc<Handle>,
-    txn: Txn,
+    pub(super) handle: Arc<Handle>,
+    pub(super) txn: Txn,
 }
 
 impl fmt::Debug for Transaction {
@@ -218,6 +218,33 @@ impl Transaction {
         Ok(Receipt { seq })
     }
 
+    /// Makes the writes durable and keeps the locks, without committing: the first phase of a two-phase commit. From
+    /// then on the transaction is in the hands of [`Db::commit_prepared`] and [`Db::rollback_prepared`], also after a
+    /// crash. `xid` is the coordinator's name for it, 1 to 255 bytes.
+    ///
+    /// ```
+    /// # fn main() -> esker::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = esker::Db::open(dir.path())?;
+    /// # let accounts = db.keyspace("accounts")?;
+    /// let mut txn = db.begin(esker::Isolation::Serializable)?;
+    /// txn.put(&accounts, "a", "1")?;
+    /// txn.prepare("xid-42")?;
+    /// // Here the process may crash: after reopening the transaction is still prepared.
+    /// assert_eq!(db.prepared_transactions()[0].xid, "xid-42");
+    /// db.commit_prepared("xid-42")?;
+    /// assert_eq!(accounts.get("a")?.unwrap(), "1");
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`commit`](Transaction::commit); `InvalidArgument` for a name in use or too long; `LimitExceeded` beyond
+    /// [`Options::prepared_bytes_max`](crate::Options::prepared_bytes_max). The transaction is rolled back then, except
+    /// after `OutcomeUnknown`.
+    pub fn prepare(self, xid: &str) -> Result<()> {
+        self.txn.prepare(xid)
+    }
+
     /// Forgets all writes and lets go of all locks. Dropping does the same.
     pub fn rollback(self) {}
 }
@@ -337,6 +364,29 @@ impl Db {
             transaction.commit()?;
             Ok(value)
         })
+    }
+
+    /// The transactions that are prepared and not ended, by name.
+    pub fn prepared_transactions(&self) -> Vec<PreparedTransaction> {
+        self.handle().txns().list_prepared()
+    }
+
+    /// Commits a prepared transaction. Durable when this returns.
+    ///
+    /// # Errors
+    /// `NotFound`; `Locked` while another thread ends it; as [`put`](Db::put): it is still prepared then, unless
+    /// `OutcomeUnknown`.
+    pub fn commit_prepared(&self, xid: &str) -> Result<Receipt> {
+        let seq = self.handle().txns().commit_prepared(xid)?;
+        Ok(Receipt { seq })
+    }
+
+    /// Rolls a prepared transaction back. Durable when this returns.
+    ///
+    /// # Errors
+    /// See [`commit_prepared`](Db::commit_prepared).
+    pub fn rollback_prepared(&self, xid: &str) -> Result<()> {
+        self.handle().txns().rollback_prepared(xid)
     }
 
     /// All open transactions, oldest first: who holds which locks, and who waits for what.

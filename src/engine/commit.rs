@@ -10,7 +10,7 @@ use crate::base::key::Trailer;
 use crate::base::types::{KeyspaceId, SEQ_MAX, SegmentNo, SeqNo};
 use crate::memtable::{ActiveMemtable, Place};
 use crate::record::RecordKind;
-use crate::wal::{BatchError, FrozenBatch, ops};
+use crate::wal::{BatchError, FrozenBatch, OpRef, ops};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -25,15 +25,25 @@ struct Reserved {
 /// The memtables of a batch's keyspaces; nearly always one.
 enum Memtables {
     One(Arc<ActiveMemtable>),
-    Many(Vec<(KeyspaceId, Arc<ActiveMemtable>)>),
+    Many(Vec<Target>),
+}
+
+/// Where entries of one keyspace go.
+struct Target {
+    keyspace: KeyspaceId,
+    memtable: Arc<ActiveMemtable>,
+    /// Entries get buffers of their own instead of sharing the batch.
+    copies: bool,
 }
 
 impl Memtables {
-    fn of(&self, id: KeyspaceId) -> Option<&ActiveMemtable> {
+    /// The memtable of a keyspace, and whether entries are copied for it.
+    fn of(&self, id: KeyspaceId) -> Option<(&ActiveMemtable, bool)> {
         match self {
-            Memtables::One(memtable) => Some(memtable),
+            Memtables::One(memtable) => Some((memtable, false)),
             Memtables::Many(all) => {
-                all.iter().find(|(other, _)| *other == id).map(|(_, memtable)| &**memtable)
+                let target = all.iter().find(|target| target.keyspace == id)?;
+                Some((&target.memtable, target.copies))
             }
         }
     }
@@ -168,7 +178,7 @@ impl Core {
         let mut seq = reserved.first_seq;
         for op in ops(&batch.bytes).map_err(malformed)? {
             let op = op.map_err(malformed)?;
-            let memtable = reserved
+            let (memtable, copies) = reserved
                 .memtables
                 .of(op.keyspace)
                 .ok_or_else(|| malformed(BatchError::Malformed("an unlisted keyspace")))?;
@@ -178,7 +188,12 @@ impl Core {
                 value_start: op.value_start,
                 value_len: op.value.len(),
             };
-            memtable.insert(&batch.bytes, place, Trailer::new(seq, op.kind))?;
+            let trailer = Trailer::new(seq, op.kind);
+            if copies {
+                insert_copy(memtable, &op, trailer)?;
+            } else {
+                memtable.insert(&batch.bytes, place, trailer)?;
+            }
             seq = seq.saturating_add(1);
         }
         Ok(())
@@ -217,11 +232,22 @@ fn note_use(
         if active.first_segment.is_none() {
             active.first_segment = segment;
         }
-        active.memtable.charge_owner(bytes);
+        let copies = active.keyspace.copies_entries(keyspaces.len());
+        if !copies {
+            active.memtable.charge_owner(bytes);
+        }
         if keyspaces.len() == 1 {
             return Ok(Memtables::One(Arc::clone(&active.memtable)));
         }
-        all.push((*id, Arc::clone(&active.memtable)));
+        all.push(Target { keyspace: *id, memtable: Arc::clone(&active.memtable), copies });
     }
     Ok(Memtables::Many(all))
+}
+
+/// Puts an entry into a memtable with a buffer of its own.
+fn insert_copy(memtable: &ActiveMemtable, op: &OpRef<'_>, trailer: Trailer) -> Result<()> {
+    let owner: Arc<[u8]> = [op.key, op.value].concat().into();
+    let (key_len, value_len) = (op.key.len(), op.value.len());
+    memtable.charge_owner(owner.len());
+    memtable.insert(&owner, Place { key_start: 0, key_len, value_start: key_len, value_len }, trailer)
 }

@@ -6,7 +6,7 @@
 
 use super::events::Event;
 use super::health::{Health, closed};
-use super::keyspace::{Frozen, KeyspaceCore, View};
+use super::keyspace::{Frozen, KeyspaceCore, View, is_reserved};
 use super::obsolete::Garbage;
 use super::options::{Durability, ResolvedOptions};
 use super::pipeline::{Pipeline, SyncTarget};
@@ -250,8 +250,13 @@ impl Core {
         chosen.unwrap_or(self.options.durability)
     }
 
-    /// A keyspace by name.
+    /// A keyspace by name. The engine's own are found by [`system_keyspace`](Core::system_keyspace) only.
     pub(crate) fn find_keyspace(&self, name: &str) -> Option<Arc<KeyspaceCore>> {
+        if is_reserved(name) { None } else { self.keyspace_named(name) }
+    }
+
+    /// A keyspace by name, the engine's own included.
+    pub(crate) fn keyspace_named(&self, name: &str) -> Option<Arc<KeyspaceCore>> {
         self.state.lock().keyspaces.values().find(|keyspace| keyspace.name == name).cloned()
     }
 

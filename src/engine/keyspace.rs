@@ -11,6 +11,17 @@ use crate::sstable::TableOptions;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+/// Name of the hidden keyspace of the engine's own records: sessions, prepared transactions.
+pub(crate) const SYSTEM_NAME: &str = "\0system";
+
+/// Room for the record that a commit of other keyspaces adds to the hidden one.
+const SYSTEM_RECORD_BYTES: usize = 512;
+
+/// Whether a keyspace name is the engine's own. Such keyspaces are not shown, and no user may ask for one.
+pub(crate) fn is_reserved(name: &str) -> bool {
+    name.starts_with('\0')
+}
+
 /// A keyspace of an open database.
 #[derive(Debug)]
 pub(crate) struct KeyspaceCore {
@@ -26,6 +37,8 @@ pub(crate) struct KeyspaceCore {
     pub(crate) shape: Shape,
     /// Bytes at which its memtable is frozen.
     pub(crate) write_buffer_bytes: usize,
+    /// Whether it is one of the engine's own.
+    pub(crate) is_hidden: bool,
     dropped: AtomicBool,
     view: EpochCell<View>,
 }
@@ -65,6 +78,7 @@ impl KeyspaceCore {
             if options.write_buffer_bytes == 0 { write_buffer_bytes } else { options.write_buffer_bytes };
         KeyspaceCore {
             id,
+            is_hidden: is_reserved(&name),
             name,
             table_options: options.table_options(),
             shape: options.shape(),
@@ -73,6 +87,19 @@ impl KeyspaceCore {
             dropped: AtomicBool::new(false),
             view: EpochCell::new(Arc::new(view)),
         }
+    }
+
+    /// Whether an entry's bytes are copied for the memtable. A record of the engine's own comes with the data of
+    /// others in its batch; it must not keep all of that in memory, nor be charged for it.
+    #[inline]
+    pub(crate) fn copies_entries(&self, batch_keyspaces: usize) -> bool {
+        self.is_hidden && batch_keyspaces > 1
+    }
+
+    /// Room that a batch over so many keyspaces needs in the memtable.
+    #[inline]
+    pub(crate) fn needed_bytes(&self, batch_bytes: usize, batch_keyspaces: usize) -> usize {
+        if self.copies_entries(batch_keyspaces) { SYSTEM_RECORD_BYTES.min(batch_bytes) } else { batch_bytes }
     }
 
     /// What a reader sees now.

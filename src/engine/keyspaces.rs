@@ -1,9 +1,9 @@
 //! Keyspaces at run time: create, find, drop, list. Each change is durable in both manifest copies before it is seen.
 
 use super::core::{Core, Retry};
-use super::keyspace::KeyspaceCore;
+use super::keyspace::{KeyspaceCore, SYSTEM_NAME, is_reserved};
 use super::open::new_keyspace;
-use super::options::{KeyspaceOptions, validate_keyspace};
+use super::options::{KeyspaceOptions, reserved, validate_keyspace};
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::types::KeyspaceId;
 use crate::manifest::{Edit, EditOp};
@@ -16,20 +16,31 @@ impl Core {
         name: &str,
         options: &KeyspaceOptions,
     ) -> Result<Arc<KeyspaceCore>> {
-        self.announced(self.find_or_create(name, options))
-    }
-
-    fn find_or_create(&self, name: &str, options: &KeyspaceOptions) -> Result<Arc<KeyspaceCore>> {
         self.health.check_open()?;
         if let Some(found) = self.find_keyspace(name) {
             return Ok(found);
         }
         validate_keyspace(name, options)?;
+        self.announced(self.create(name, options))
+    }
+
+    /// The hidden keyspace of the engine's own records: sessions, prepared transactions. `None` while there is none and
+    /// none is to be created. It is never dropped.
+    pub(crate) fn system_keyspace(&self, create: bool) -> Result<Option<Arc<KeyspaceCore>>> {
+        self.health.check_open()?;
+        let found = self.keyspace_named(SYSTEM_NAME);
+        if found.is_some() || !create {
+            return Ok(found);
+        }
+        self.announced(self.create(SYSTEM_NAME, &KeyspaceOptions::default())).map(Some)
+    }
+
+    fn create(&self, name: &str, options: &KeyspaceOptions) -> Result<Arc<KeyspaceCore>> {
         self.health.check_writable()?;
         let mut commit = self.commit.lock();
         let mut manifest = self.manifest.lock();
         self.health.check_writable()?;
-        if let Some(found) = self.find_keyspace(name) {
+        if let Some(found) = self.keyspace_named(name) {
             return Ok(found);
         }
         let id = KeyspaceId(manifest.version.next_keyspace);
@@ -41,12 +52,24 @@ impl Core {
         Ok(core)
     }
 
-    /// Drops a keyspace with all its data.
-    pub(crate) fn drop_keyspace(&self, name: &str) -> Result<()> {
-        self.announced(self.remove_keyspace(name))
+    /// A keyspace by number, the engine's own included.
+    pub(crate) fn keyspace_by_id(&self, id: KeyspaceId) -> Option<Arc<KeyspaceCore>> {
+        self.state.lock().keyspaces.get(&id).cloned()
     }
 
-    fn remove_keyspace(&self, name: &str) -> Result<()> {
+    /// Drops a keyspace with all its data, if `admit` lets it; what that answers is kept until it is done.
+    pub(crate) fn drop_keyspace<G>(
+        &self,
+        name: &str,
+        admit: impl FnOnce(KeyspaceId) -> Result<G>,
+    ) -> Result<()> {
+        if is_reserved(name) {
+            return Err(Error::new(ErrorKind::InvalidArgument, reserved(name)));
+        }
+        self.announced(self.remove_keyspace(name, admit))
+    }
+
+    fn remove_keyspace<G>(&self, name: &str, admit: impl FnOnce(KeyspaceId) -> Result<G>) -> Result<()> {
         self.health.check_writable()?;
         let keyspace = self
             .find_keyspace(name)
@@ -54,6 +77,7 @@ impl Core {
         if keyspace.id == KeyspaceId::DEFAULT {
             return Err(Error::new(ErrorKind::InvalidArgument, "the default keyspace cannot be dropped"));
         }
+        let _admitted = admit(keyspace.id)?;
         {
             let mut commit = self.commit.lock();
             let mut manifest = self.manifest.lock();
@@ -83,10 +107,15 @@ impl Core {
         Ok(())
     }
 
-    /// Names of all keyspaces, sorted.
+    /// All keyspaces but the engine's own, in order of creation.
+    pub(crate) fn shown_keyspaces(&self) -> Vec<Arc<KeyspaceCore>> {
+        self.state.lock().keyspaces.values().filter(|keyspace| !keyspace.is_hidden).cloned().collect()
+    }
+
+    /// Names of all keyspaces but the engine's own, sorted.
     pub(crate) fn keyspace_names(&self) -> Vec<String> {
         let mut names: Vec<_> =
-            self.state.lock().keyspaces.values().map(|keyspace| keyspace.name.clone()).collect();
+            self.shown_keyspaces().into_iter().map(|keyspace| keyspace.name.clone()).collect();
         names.sort();
         names
     }

@@ -9,7 +9,7 @@ use super::background::Class;
 use super::core::{Active, CommitState, Core, FileNumbers, ManifestState, State};
 use super::events::Event;
 use super::health::Health;
-use super::keyspace::{Frozen, KeyspaceCore, View};
+use super::keyspace::{Frozen, KeyspaceCore, View, is_reserved};
 use super::obsolete::Garbage;
 use super::options::{KeyspaceOptions, Options, ReadMode, ResolvedOptions};
 use super::pipeline::Pipeline;
@@ -462,16 +462,22 @@ pub(crate) fn new_keyspace(
     frozen: Vec<Arc<Frozen>>,
     tree: Arc<crate::manifest::Tree>,
 ) -> (Arc<KeyspaceCore>, Active) {
-    let bytes = if options.write_buffer_bytes == 0 {
-        resolved.write_buffer_bytes
-    } else {
-        options.write_buffer_bytes
+    let bytes = match options.write_buffer_bytes {
+        0 if is_reserved(name) => system_buffer_bytes(resolved),
+        0 => resolved.write_buffer_bytes,
+        bytes => bytes,
     };
     let memtable = Arc::new(ActiveMemtable::new(usize::try_from(bytes).unwrap_or(usize::MAX)));
     let view = View { active: Arc::clone(&memtable), frozen, tree };
     let core = Arc::new(KeyspaceCore::new(id, name.to_string(), options, bytes, view));
     let active = Active { keyspace: Arc::clone(&core), memtable, first_segment: None, used: false };
     (core, active)
+}
+
+/// Write buffer of the engine's own records. Small, for its filter is paid for beforehand; large enough that sessions
+/// which commit all the time do not flush all the time.
+fn system_buffer_bytes(resolved: &ResolvedOptions) -> u64 {
+    (resolved.write_buffer_bytes / 16).clamp(4 << 10, 4 << 20)
 }
 
 fn start_threads(core: &Arc<Core>) -> Result<Threads> {

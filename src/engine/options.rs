@@ -4,6 +4,7 @@
 //! force. Options of a keyspace that shape its files are stored in the database and win over what a later open asks.
 
 use super::events::EventListener;
+use super::keyspace::is_reserved;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::types::KeyspaceId;
 use crate::compaction::{Shape, Style};
@@ -387,6 +388,7 @@ pub struct Options {
     pub(crate) rate_limit: u64,
     pub(crate) max_open_files: usize,
     pub(crate) free_space_min: u64,
+    pub(crate) prepared_bytes_max: Option<u64>,
     pub(crate) file_mode: u32,
     pub(crate) directory_mode: u32,
     pub(crate) max_snapshot_age: Option<Duration>,
@@ -426,6 +428,7 @@ impl Default for Options {
             rate_limit: 0,
             max_open_files: 1000,
             free_space_min: 16 * MIB,
+            prepared_bytes_max: None,
             file_mode: 0o600,
             directory_mode: 0o700,
             max_snapshot_age: None,
@@ -611,6 +614,13 @@ impl Options {
         self
     }
 
+    /// Bytes of all prepared transactions together, as stored; a prepare beyond it fails with `LimitExceeded`. Default:
+    /// an eighth of the memory budget, of which they take little: it bounds what may wait for a decision.
+    pub fn prepared_bytes_max(mut self, bytes: u64) -> Self {
+        self.prepared_bytes_max = Some(bytes);
+        self
+    }
+
     /// Permission bits of created files and directories on Unix. Default 0600 and 0700. Used with the default
     /// environment only.
     pub fn permissions(mut self, file_mode: u32, directory_mode: u32) -> Self {
@@ -774,6 +784,7 @@ impl Options {
             transactions_bytes_max: self
                 .transactions_bytes_max
                 .unwrap_or((self.memory_budget / 4).max(batch_bytes_max)),
+            prepared_bytes_max: self.prepared_bytes_max.unwrap_or(self.memory_budget / 8),
             deadlock_victim: self.deadlock_victim,
             deadlock_reports: self.deadlock_reports,
         }
@@ -843,6 +854,8 @@ pub struct ResolvedOptions {
     pub transaction_bytes_max: u64,
     /// See [`Options::transactions_bytes_max`].
     pub transactions_bytes_max: u64,
+    /// See [`Options::prepared_bytes_max`].
+    pub prepared_bytes_max: u64,
     /// See [`Options::deadlock_victim`].
     pub deadlock_victim: VictimPolicy,
     /// See [`Options::deadlock_reports`].
@@ -893,6 +906,7 @@ impl fmt::Display for ResolvedOptions {
         writeln!(f, "transaction_bytes_max    {}", self.transaction_bytes_max)?;
         writeln!(f, "transactions_bytes_max   {}", self.transactions_bytes_max)?;
         writeln!(f, "deadlock_victim          {:?}", self.deadlock_victim)?;
+        writeln!(f, "prepared_bytes_max       {}", self.prepared_bytes_max)?;
         write!(f, "deadlock_reports         {}", self.deadlock_reports)
     }
 }
@@ -951,14 +965,22 @@ pub enum VictimPolicy {
     Requester,
 }
 
-/// Checks the settings of a keyspace and its name.
+/// Checks the settings of a keyspace and the name that a user gives it.
 pub(crate) fn validate_keyspace(name: &str, options: &KeyspaceOptions) -> Result<()> {
     let mut problems = Vec::new();
     if name.is_empty() || name.len() > 255 {
         problems.push(format!("a keyspace name has 1 to 255 bytes, this one has {}", name.len()));
     }
+    if is_reserved(name) {
+        problems.push(reserved(name));
+    }
     options.problems(&mut problems);
     report(problems.into_iter().map(|problem| format!("keyspace {name:?}: {problem}")).collect())
+}
+
+/// What is wrong with a reserved name.
+pub(crate) fn reserved(name: &str) -> String {
+    format!("names of keyspaces that begin with \\0 are reserved: {name:?}")
 }
 
 fn report(problems: Vec<String>) -> Result<()> {

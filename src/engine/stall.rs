@@ -252,7 +252,8 @@ impl Core {
             };
             let buffer = active.keyspace.write_buffer_bytes;
             let filled = active.memtable.bytes();
-            if !active.used || filled.saturating_add(bytes) <= buffer {
+            let needed = active.keyspace.needed_bytes(bytes, keyspaces.len());
+            if !active.used || filled.saturating_add(needed) <= buffer {
                 continue;
             }
             if self.memtable_bytes_locked(commit) >= self.options.write_buffers_bytes_max

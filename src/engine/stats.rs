@@ -1,6 +1,7 @@
 //! Statistics: counters that cost next to nothing to keep, summed up when asked for, as a struct and as text.
 
 use super::core::Core;
+use super::keyspace::SYSTEM_NAME;
 use crate::base::error::Result;
 use crate::base::metrics::{Counter, Histogram};
 use std::fmt;
@@ -75,7 +76,8 @@ impl Core {
 
     /// Everything at once.
     pub(crate) fn statistics(&self) -> Stats {
-        let keyspaces: Vec<_> = self.state.lock().keyspaces.values().cloned().collect();
+        let keyspaces = self.shown_keyspaces();
+        let system = self.keyspace_named(SYSTEM_NAME);
         let (memtable_bytes, wal_bytes) = {
             let commit = self.commit.lock();
             (self.memtable_bytes_locked(&commit), commit.log.live_bytes())
@@ -85,6 +87,8 @@ impl Core {
         let blocks = self.tables.blocks();
         Stats {
             keyspaces: keyspaces.iter().map(|keyspace| KeyspaceStats::of(keyspace)).collect(),
+            system: system
+                .map(|keyspace| KeyspaceStats { name: "(system)".into(), ..KeyspaceStats::of(&keyspace) }),
             commits: counters.commits.get(),
             gets: counters.gets.get(),
             cursors: counters.cursors.get(),
@@ -234,6 +238,8 @@ impl KeyspaceStats {
 pub struct Stats {
     /// Keyspaces, in order of creation.
     pub keyspaces: Vec<KeyspaceStats>,
+    /// The hidden keyspace of sessions and prepared transactions, once there is one.
+    pub system: Option<KeyspaceStats>,
     /// Commits since the open.
     pub commits: u64,
     /// Point reads since the open.
@@ -306,7 +312,7 @@ impl Stats {
 
 impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for keyspace in &self.keyspaces {
+        for keyspace in self.keyspaces.iter().chain(&self.system) {
             writeln!(
                 f,
                 "keyspace {:?}: {} bytes in tables ({} raw), {} memtables waiting, read amp {}, space amp {:.2}",

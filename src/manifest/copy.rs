@@ -17,11 +17,11 @@
 //! so damage before the last record is told from a torn tail; a torn tail ends the history.
 
 use super::edit::Edit;
-use super::fields::DecodeError;
 use super::version::Version;
 use crate::base::checksum::{FileTag, Origin, plain};
 use crate::base::coding::{Reader, put_bytes};
 use crate::base::error::{Error, ErrorKind, Result};
+use crate::base::fields::DecodeError;
 use crate::base::types::DbId;
 use crate::record::{self, FILE_HEADER_BYTES, FileHeader, RecordKind, RecordMeta, Tail};
 use std::path::Path;

@@ -1,11 +1,13 @@
 //! Edits: what changes from one version to the next, and their form on disk.
 //!
-//! An edit is a sequence of operations, each a tagged field (see `fields`) whose content is again tagged fields.
+//! An edit is a sequence of operations, each a tagged field (see `base::fields`) whose content is again tagged fields.
 //! A snapshot is an edit too: the one that leads from the empty version to the present one.
 
-use super::fields::{DecodeError, FieldMap, Fields, malformed, number, put_field, put_nested, put_number};
 use super::meta::{Moment, TableMeta};
 use super::settings::KeyspaceSettings;
+use crate::base::fields::{
+    DecodeError, FieldMap, Fields, malformed, number, put_field, put_nested, put_number,
+};
 use crate::base::key::{InternalKey, KeyRef};
 use crate::base::types::{FileNo, KEY_BYTES_MAX, KeyspaceId, SegmentNo, SeqNo, UnknownKind};
 

@@ -8,7 +8,6 @@
 
 mod copy;
 mod edit;
-mod fields;
 mod log;
 mod meta;
 mod pair;

@@ -4,7 +4,7 @@
 use super::Transactions;
 use super::error::serialization;
 use super::locks::Mode;
-use super::ssi::Tracker;
+use super::ssi::{Tracker, WriteKeys};
 use super::txn::{Claim, Txn, TxnId};
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::types::{KeyspaceId, SeqNo};
@@ -63,7 +63,7 @@ impl Txn {
     /// The commit of a transaction that wrote nothing.
     fn commit_reads(&self) -> Result<SeqNo> {
         if let Some(tracker) = &*self.tracker.borrow() {
-            self.manager.ssi.commit_read_only(tracker).map_err(|danger| serialization(&danger, self.id()))?;
+            tracker.commit_read_only().map_err(|danger| serialization(&danger, self.id()))?;
         }
         self.check_reader()?;
         Ok(self.snapshot_seq().unwrap_or_else(|| self.manager.core.visible_seq()))
@@ -107,25 +107,24 @@ impl Transactions {
         id: TxnId,
     ) -> Result<SeqNo> {
         let frozen = batch.freeze();
-        let check = |seq: SeqNo| self.check_and_record(&frozen, tracker, seq, id);
+        // Worked out before the commit lock, unless recording begins just now.
+        let known = (tracker.is_some() || self.ssi.is_recording()).then(|| write_keys(&frozen));
+        if let Some(tracker) = tracker {
+            tracker.review();
+        }
+        let check = |seq: SeqNo| {
+            if tracker.is_none() && !self.ssi.is_recording() {
+                return Ok(());
+            }
+            let keys = known.clone().unwrap_or_else(|| write_keys(&frozen));
+            let checked = self.ssi.check_and_record(tracker, &keys, seq, self.core.visible_seq());
+            checked.map_err(|danger| serialization(&danger, id))
+        };
         self.core.timed_write(|| self.core.commit_batch(&frozen, batch.keyspaces(), durability, &check))
     }
+}
 
-    /// Under the commit lock: whether the commit with this number may be, and what SERIALIZABLE transactions must know
-    /// of it.
-    fn check_and_record(
-        &self,
-        batch: &FrozenBatch,
-        tracker: Option<&Tracker>,
-        seq: SeqNo,
-        id: TxnId,
-    ) -> Result<()> {
-        if tracker.is_none() && !self.ssi.is_recording() {
-            return Ok(());
-        }
-        let malformed = || Error::new(ErrorKind::InvalidArgument, "a batch that was not encoded here");
-        let writes = ops(&batch.bytes).map_err(|_| malformed())?.filter_map(Result::ok);
-        let writes = writes.map(|op| (op.keyspace, op.key));
-        self.ssi.check_and_record(tracker, writes, seq).map_err(|danger| serialization(&danger, id))
-    }
+/// The keys that a batch writes.
+fn write_keys(batch: &FrozenBatch) -> WriteKeys {
+    WriteKeys::collect(ops(&batch.bytes).into_iter().flatten().flatten().map(|op| (op.keyspace, op.key)))
 }

@@ -1,5 +1,6 @@
 //! The errors of transactions.
 
+use super::ssi::{Danger, Rule};
 use super::txn::TxnId;
 use crate::base::conflict::{Conflict, ConflictReason};
 use crate::base::error::{Error, ErrorKind};
@@ -30,12 +31,32 @@ pub(super) fn expired(id: TxnId) -> Error {
 }
 
 /// The commit would leave no serial order.
-pub(super) fn serialization(danger: &super::ssi::Danger, id: TxnId) -> Error {
+pub(super) fn serialization(danger: &Danger, id: TxnId) -> Error {
+    let other = match danger.other {
+        Some(other) => format!("transaction {other}"),
+        None => "another commit".to_string(),
+    };
+    let detail = match danger.rule {
+        Rule::Pivot => {
+            format!("it overwrites what {other} has read, after reading what was overwritten since")
+        }
+        Rule::DeclaredReader => {
+            "it has read what was overwritten since, and a read-only transaction may have seen \
+                                 that and not its own writes"
+                .to_string()
+        }
+        Rule::CommittedPivot => {
+            format!("it has read what {other} overwrote, which itself had read what was overwritten")
+        }
+        Rule::PreparedReader => format!("it overwrites what {other}, which is prepared, has read"),
+        Rule::PreparedWriter => format!("it has read what {other}, which is prepared, overwrites"),
+        Rule::EdgeOfPrepared => format!("it was to be prepared and has read what {other} overwrote"),
+    };
     Error::conflicting(Conflict {
         reason: ConflictReason::Serialization,
         transaction: id,
         keyspace: None,
-        key: None,
-        detail: danger.to_string(),
+        key: danger.key.as_ref().map(|(_, key)| key.to_vec()),
+        detail,
     })
 }

@@ -4,6 +4,7 @@
 //! writes; where both have it the write wins. SERIALIZABLE transactions note how far they have looked, gaps included,
 //! as they go.
 
+use super::ssi::RangeEnd;
 use super::txn::Txn;
 use super::write_set::Value;
 use crate::base::error::{Error, Result};
@@ -98,7 +99,7 @@ impl<'t> TxnIter<'t> {
             let written = self.txn.overlay_first(self.keyspace.id, borrow(&self.lower), borrow(&self.upper));
             let order = match (&written, stored) {
                 (None, false) => {
-                    self.note_front_end();
+                    self.note_rest();
                     return Ok(None);
                 }
                 (None, true) => std::cmp::Ordering::Greater,
@@ -112,7 +113,7 @@ impl<'t> TxnIter<'t> {
             if order.is_ge() {
                 front.next()?;
             }
-            self.txn.note_range(self.keyspace.id, start_of(&self.lower), Some(&successor(&key)));
+            self.txn.note_range(self.keyspace.id, start_of(&self.lower), RangeEnd::Through(&key));
             self.lower = Bound::Excluded(key.clone());
             if let Some(value) = value {
                 self.txn.check_reader()?;
@@ -136,7 +137,7 @@ impl<'t> TxnIter<'t> {
             let written = self.txn.overlay_last(self.keyspace.id, borrow(&self.lower), borrow(&self.upper));
             let order = match (&written, stored) {
                 (None, false) => {
-                    self.note_back_end();
+                    self.note_rest();
                     return Ok(None);
                 }
                 (None, true) => std::cmp::Ordering::Less,
@@ -150,7 +151,7 @@ impl<'t> TxnIter<'t> {
             if order.is_le() {
                 back.prev()?;
             }
-            self.txn.note_range(self.keyspace.id, &key, end_of(&self.upper).as_deref());
+            self.txn.note_range(self.keyspace.id, &key, end_of(&self.upper));
             self.upper = Bound::Excluded(key.clone());
             if let Some(value) = value {
                 self.txn.check_reader()?;
@@ -160,12 +161,8 @@ impl<'t> TxnIter<'t> {
     }
 
     /// All that was left has been looked at.
-    fn note_front_end(&self) {
-        self.txn.note_range(self.keyspace.id, start_of(&self.lower), end_of(&self.upper).as_deref());
-    }
-
-    fn note_back_end(&self) {
-        self.note_front_end();
+    fn note_rest(&self) {
+        self.txn.note_range(self.keyspace.id, start_of(&self.lower), end_of(&self.upper));
     }
 
     fn yielded(&mut self, step: Result<Option<Item>>) -> Option<Result<Item>> {
@@ -251,18 +248,11 @@ fn start_of(lower: &Bound<Vec<u8>>) -> &[u8] {
     }
 }
 
-/// The first key that a range up to here cannot have.
-fn end_of(upper: &Bound<Vec<u8>>) -> Option<Vec<u8>> {
+/// Where a range up to here ends.
+fn end_of(upper: &Bound<Vec<u8>>) -> RangeEnd<'_> {
     match upper {
-        Bound::Unbounded => None,
-        Bound::Excluded(key) => Some(key.clone()),
-        Bound::Included(key) => Some(successor(key)),
+        Bound::Unbounded => RangeEnd::Unbounded,
+        Bound::Excluded(key) => RangeEnd::Before(key),
+        Bound::Included(key) => RangeEnd::Through(key),
     }
-}
-
-/// The next key in byte order.
-fn successor(key: &[u8]) -> Vec<u8> {
-    let mut next = key.to_vec();
-    next.push(0);
-    next
 }

@@ -19,8 +19,12 @@ mod iter;
 mod locks;
 mod options;
 mod plain;
+mod prepared;
+mod record;
 mod retry;
+mod session;
 mod ssi;
+mod two_phase;
 mod txn;
 mod write_set;
 
@@ -29,6 +33,9 @@ pub(crate) use iter::TxnIter;
 pub(crate) use locks::Mode;
 pub use locks::{LockStats, WaitEdge, WaitGraph};
 pub use options::{Isolation, RetryPolicy, TransactionOptions};
+pub use session::SessionInfo;
+pub(crate) use session::{SessionCore, Sessions, Stamp, Stamped};
+pub use two_phase::PreparedTransaction;
 pub(crate) use txn::Txn;
 
 use crate::base::deadlock::DeadlockReport;
@@ -39,11 +46,13 @@ use crate::base::types::KeyspaceId;
 use crate::engine::{Bounds, Core, KeyspaceCore, LockWait, PinKind, Registration, VersionedStore};
 use gate::Gate;
 use locks::{LockOptions, LockTable, OwnerInfo, Wait};
-use ssi::{Kind, Ssi, Tracker};
+use prepared::PreparedStore;
+use ssi::{Ssi, Tracker};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
+use two_phase::PreparedTxn;
 use txn::{Shared, TxnId};
 use write_set::{Value, WriteSet};
 
@@ -51,11 +60,15 @@ use write_set::{Value, WriteSet};
 pub(crate) struct Transactions {
     pub(crate) core: Arc<Core>,
     locks: LockTable,
-    ssi: Ssi,
+    ssi: Arc<Ssi>,
     gate: Gate,
     next_id: AtomicU64,
     /// The open transactions, prepared ones included.
     open: Mutex<BTreeMap<TxnId, Arc<Shared>>>,
+    /// What is stored of prepared transactions.
+    pub(crate) prepared: PreparedStore,
+    /// The prepared transactions by their names.
+    prepared_open: Mutex<BTreeMap<String, PreparedTxn>>,
     /// Transactions that may expire.
     expiring: AtomicUsize,
     /// Memory of all write sets.
@@ -75,8 +88,9 @@ struct Counters {
 }
 
 impl Transactions {
-    /// No transaction is open.
-    pub(crate) fn new(core: Arc<Core>) -> Transactions {
+    /// The transactions of a database that was just opened: none but those that were prepared.
+    pub(crate) fn new(core: Arc<Core>) -> Result<Transactions> {
+        let (prepared, records) = PreparedStore::load(&core)?;
         let options = &core.options;
         let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
         let locks = LockTable::new(
@@ -93,17 +107,21 @@ impl Transactions {
             core.state.lock().keyspaces.get(&id).map(|keyspace| keyspace.name.clone())
         });
         let ssi = Ssi::new(bytes(options.lock_bytes_max));
-        Transactions {
+        let transactions = Transactions {
             core,
             locks,
             ssi,
             gate: Gate::new(),
             next_id: AtomicU64::new(1),
             open: Mutex::new(Rank::Leaf, BTreeMap::new()),
+            prepared,
+            prepared_open: Mutex::new(Rank::Leaf, BTreeMap::new()),
             expiring: AtomicUsize::new(0),
             write_bytes: AtomicUsize::new(0),
             counters: Counters::default(),
-        }
+        };
+        transactions.recover_prepared(records)?;
+        Ok(transactions)
     }
 
     fn now(&self) -> Duration {
@@ -159,11 +177,15 @@ impl Transactions {
     /// A transaction has ended and holds nothing any more.
     fn forget(&self, shared: &Shared, options: &TransactionOptions) {
         self.open.lock().remove(&shared.id);
-        if shared.expires_at.is_some() {
-            self.expiring.fetch_sub(1, Ordering::AcqRel);
-        }
+        self.no_longer_expiring(shared);
         if !options.read_only {
             self.gate.close();
+        }
+    }
+
+    fn no_longer_expiring(&self, shared: &Shared) {
+        if shared.expires_at.is_some() {
+            self.expiring.fetch_sub(1, Ordering::AcqRel);
         }
     }
 
@@ -173,20 +195,22 @@ impl Transactions {
         shared: &Shared,
         options: &TransactionOptions,
     ) -> Result<(Registration, Option<Tracker>)> {
-        let take = || self.core.reader(PinKind::Transaction, shared.label.clone());
-        if options.isolation != Isolation::Serializable {
-            return Ok((take(), None));
-        }
-        // Commits that were numbered before they were recorded must be visible to the snapshot.
-        let recorded_since = self.ssi.enable(|| self.core.assigned_seq());
-        self.core.wait_visible(recorded_since)?;
-        let kind = if options.read_only { Kind::DeclaredReadOnly } else { Kind::Tracked };
-        let (registration, tracker) = self.ssi.begin(shared.id, kind, || {
-            let registration = take();
+        let take = || {
+            let registration = self.core.reader(PinKind::Transaction, shared.label.clone());
             let seq = registration.seq();
             (registration, seq)
-        });
-        Ok((registration, Some(tracker)))
+        };
+        let published = |seq| self.core.wait_visible(seq);
+        match options.isolation {
+            Isolation::Serializable if options.read_only => {
+                Ok((self.ssi.begin_declared(published, take)?, None))
+            }
+            Isolation::Serializable => {
+                let begun = self.ssi.begin(shared.id, || self.core.assigned_seq(), published, take)?;
+                Ok((begun.0, Some(begun.1)))
+            }
+            _ => Ok((take().0, None)),
+        }
     }
 
     // Locks.

@@ -8,7 +8,7 @@ use super::error::{conflict, transaction_failed};
 use super::iter::{TxnIter, Written};
 use super::locks::{Mode, Owner};
 use super::options::TransactionOptions;
-use super::ssi::Tracker;
+use super::ssi::{RangeEnd, Tracker};
 use super::write_set::{Value, WriteSet};
 use crate::base::conflict::ConflictReason;
 use crate::base::error::{Error, ErrorKind, Result};
@@ -278,7 +278,7 @@ impl Txn {
     }
 
     /// Notes that everything from `start` up to `end` was looked at.
-    pub(super) fn note_range(&self, keyspace: KeyspaceId, start: &[u8], end: Option<&[u8]>) {
+    pub(super) fn note_range(&self, keyspace: KeyspaceId, start: &[u8], end: RangeEnd<'_>) {
         if let Some(tracker) = &*self.tracker.borrow() {
             tracker.read_range(keyspace, start, end);
         }
@@ -391,13 +391,18 @@ impl Txn {
         self.manager.check_room(bytes, more)
     }
 
+    /// Its share of the memory of all write sets.
+    pub(super) fn charged_bytes(&self) -> usize {
+        self.charged_bytes.get()
+    }
+
     /// Sets its share of the memory of all write sets.
     fn charge(&self, bytes: usize) {
         let before = self.charged_bytes.replace(bytes);
         self.manager.charge(before, bytes);
     }
 
-    fn check_writable(&self) -> Result<()> {
+    pub(super) fn check_writable(&self) -> Result<()> {
         self.check_usable()?;
         if self.options.read_only {
             let message = "the transaction was declared read-only: it takes no locks and no writes";

@@ -110,6 +110,29 @@ impl BatchBuilder {
         }
     }
 
+    /// Adds the operations of another batch's encoded form. On an error the batch stays as it was.
+    pub(crate) fn append_payload(&mut self, payload: &[u8]) -> Result<(), BatchError> {
+        const TOO_LARGE: BatchError = BatchError::Malformed("operations that fit into one batch");
+        let all = ops(payload)?;
+        let operations = all.reader.rest();
+        let mut count = self.count;
+        let mut keyspaces = Vec::new();
+        for op in all {
+            let op = op?;
+            count = count.checked_add(1).ok_or(TOO_LARGE)?;
+            if keyspaces.last() != Some(&op.keyspace) && !keyspaces.contains(&op.keyspace) {
+                keyspaces.push(op.keyspace);
+            }
+        }
+        if self.bytes.len().saturating_add(operations.len()) > BATCH_BYTES_MAX {
+            return Err(TOO_LARGE);
+        }
+        self.bytes.extend_from_slice(operations);
+        self.count = count;
+        keyspaces.into_iter().for_each(|keyspace| self.note_keyspace(keyspace));
+        Ok(())
+    }
+
     /// Operations in it.
     pub(crate) fn count(&self) -> u32 {
         self.count

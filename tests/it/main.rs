@@ -14,6 +14,8 @@ mod model;
 mod process;
 mod regressions;
 mod scenarios;
+mod sessions;
+mod snapshots;
 mod support;
 mod surface;
 mod transactions;

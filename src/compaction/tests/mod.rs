@@ -9,6 +9,7 @@ mod files;
 mod manual;
 mod model;
 mod policy;
+mod reclaim;
 mod simulation;
 
 use super::running::Running;

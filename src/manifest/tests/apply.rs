@@ -261,3 +261,42 @@ fn likely_op(rng: &mut StdRng, version: &Version) -> EditOp {
     let table = TableMeta::parse(&format!("{number}:[{}..{}]@1-2", char::from(lo), char::from(lo + span)));
     EditOp::AddTable { keyspace: KeyspaceId(0), level, epoch, table }
 }
+
+/// Applies edits to an empty version; its floor, last sequence number and moments afterwards.
+#[track_caller]
+fn check_past(edits: &[&str], expect: &str) {
+    let apply = |version: Version, edit: &&str| version.apply(&Edit::parse(edit)).unwrap();
+    let version = edits.iter().fold(Version::empty(7), apply);
+    version.check().unwrap();
+    let moments: Vec<_> =
+        version.moments.iter().map(|moment| format!("{}@{}", moment.seq, moment.at_micros)).collect();
+    let found = format!("{:?} last {} [{}]", version.floor, version.last_seq, moments.join(" "));
+    assert_eq!(found, expect, "{edits:?}");
+    let again = Version::empty(7).apply(&version.snapshot()).unwrap();
+    assert_eq!(
+        (again.floor, again.moments, again.last_seq),
+        (version.floor, version.moments, version.last_seq)
+    );
+}
+
+#[test]
+fn the_floor_rises_and_takes_with_it_the_moments_that_nobody_needs() {
+    check_past(&[], "None last 0 []");
+    check_past(&["floor 0"], "Some(0) last 0 []");
+    check_past(&["floor 7", "floor 5"], "Some(7) last 0 []");
+    let moments = "moment 100 3 10\nmoment 200 5 10\nmoment 300 9 10";
+    check_past(&[moments], "None last 9 [3@100 5@200 9@300]");
+    check_past(&[moments, "floor 4"], "Some(4) last 9 [3@100 5@200 9@300]");
+    check_past(&[moments, "floor 5"], "Some(5) last 9 [5@200 9@300]");
+    check_past(&[moments, "floor 8"], "Some(8) last 9 [5@200 9@300]");
+    check_past(&[moments, "floor 80"], "Some(80) last 9 [9@300]");
+}
+
+#[test]
+fn a_moment_goes_on_from_the_last_or_takes_its_place_or_says_nothing() {
+    check_past(&["moment 100 3 10", "moment 109 4 10"], "None last 4 [4@109]");
+    check_past(&["moment 100 3 10", "moment 110 4 10"], "None last 4 [3@100 4@110]");
+    check_past(&["moment 100 3 0", "moment 101 4 0", "moment 101 5 0"], "None last 5 [3@100 5@101]");
+    check_past(&["moment 100 3 10", "moment 99 4 10"], "None last 4 [3@100]");
+    check_past(&["moment 100 3 10", "moment 200 3 10"], "None last 3 [3@100]");
+}

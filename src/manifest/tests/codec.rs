@@ -1,7 +1,7 @@
 //! Edits on disk: round trips, hostile bytes, and what later versions may write.
 
 use super::*;
-use crate::manifest::fields::{DecodeError, put_field, put_number};
+use crate::base::fields::{DecodeError, put_field, put_number};
 
 fn encode(edit: &Edit) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -103,7 +103,7 @@ fn unknown_tags_are_ignored_or_refused_by_their_number() {
     assert_eq!(with(1 << 40), Ok(known.clone()));
     assert_eq!(with(17), unsupported("field 17"));
     assert_eq!(with(u64::MAX), unsupported("field 18446744073709551615"));
-    assert_eq!(with(13), unsupported("edit operation 13"));
+    assert_eq!(with(15), unsupported("edit operation 15"));
     assert_eq!(with(0), malformed("field 0"));
 
     // The same inside an operation.

@@ -4,8 +4,8 @@ use super::world::*;
 use super::*;
 use crate::base::checksum::FileTag;
 use crate::base::error::{Error, ErrorKind};
+use crate::base::fields::put_field;
 use crate::manifest::copy::{decode, edit_payload, frame, hash, new_copy, origin, snapshot_payload};
-use crate::manifest::fields::put_field;
 use crate::record::{FORMAT_VERSION, FileHeader, RecordKind, RecordMeta, encode};
 use std::path::Path;
 
@@ -107,7 +107,7 @@ fn later_versions_are_refused_by_name() {
         newer_header,
         copy_of(&[role]),
         copy_of(&[payload_with_field(17)]),
-        copy_of(&[payload_with_field(13)]),
+        copy_of(&[payload_with_field(15)]),
         new_copy(DB, 1, &order),
     ];
     for (index, future) in futures.iter().enumerate() {

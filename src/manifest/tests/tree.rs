@@ -11,7 +11,7 @@ fn text_round_trips() {
     check("");
     check("L0 #5: 12:[a..f]@10-20 13:[g..k]@11-19");
     check(
-        "L0 #9: 30:[a..z]@20-29{bytes=64K,deletes=3}
+        "L0 #9: 30:[a..z]@20-29{bytes=64K,deletes=3,older=2}
          L0 #7: 28:[a..z]@1-1
          L1 #6: 3:[a..c]@1-9{bytes=5M,raw=1025,entries=1} 5:[d..e]@1-9{origin=4}
          L6 #1: 1:[\\x00\\xff..\\x2e]@1-9 2:[a/b-c_D!9d..b!2p]@1-9",

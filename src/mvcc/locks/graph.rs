@@ -4,9 +4,10 @@ use super::TxnId;
 use super::owner::Owner;
 use super::queue::{Edge, Request};
 use super::report::{self, Link};
+use super::stripes::{self, Stripes};
 use super::table::LockTable;
 use crate::base::deadlock::{DeadlockReport, LockDescription, transaction_name};
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -19,19 +20,12 @@ pub(super) struct Detector {
     reports: VecDeque<Arc<DeadlockReport>>,
 }
 
-/// A transaction that a search came to, and how.
-struct Reached {
-    request: Arc<Request>,
-    /// Where from, and what is in the way there; nothing for the first.
-    from: Option<(usize, Edge)>,
-}
-
 impl LockTable {
     /// Breaks the cycles that go through this waiting owner, one victim each.
     pub(super) fn break_deadlocks(&self, owner: &Arc<Owner>) {
         let mut detector = self.detector.lock();
         // Ends: each round takes a waiter out of the graph, or finds that one has left.
-        while let Some(cycle) = self.find_cycle(owner) {
+        while let Some(cycle) = stripes::find_cycle(&self.stripes, owner) {
             let Some((at, why)) = report::choose(self.options.victim, &cycle) else { return };
             let Some(victim) = cycle.get(at) else { return };
             let report = Arc::new(self.report(&cycle, victim.owner().id(), why));
@@ -44,28 +38,6 @@ impl LockTable {
                 victim.request.owner.notify();
             }
         }
-    }
-
-    /// The shortest cycle through this owner, which comes first in it: breadth first, each waiter once.
-    fn find_cycle(&self, owner: &Arc<Owner>) -> Option<Vec<Link>> {
-        let start = owner.waiting()?;
-        let mut seen: HashSet<TxnId> = HashSet::from([owner.id()]);
-        let mut reached = vec![Reached { request: start, from: None }];
-        let mut next = 0;
-        while let Some(from) = reached.get(next) {
-            for edge in self.edges(&from.request) {
-                if edge.owner.id() == owner.id() {
-                    return links(&reached, next, edge);
-                }
-                if seen.insert(edge.owner.id())
-                    && let Some(request) = edge.owner.waiting()
-                {
-                    reached.push(Reached { request, from: Some((next, edge)) });
-                }
-            }
-            next = next.saturating_add(1);
-        }
-        None
     }
 
     fn report(&self, cycle: &[Link], victim: TxnId, why: String) -> DeadlockReport {
@@ -87,14 +59,16 @@ impl LockTable {
     /// Who waits for whom now. Each transaction's part is of one moment, the whole need not be.
     pub(crate) fn wait_graph(&self) -> WaitGraph {
         let waiting: BTreeMap<u64, Arc<Request>> = {
-            let stripes = self.lock_all();
+            let stripes = self.stripes.all();
             let requests = stripes.iter().flat_map(|stripe| stripe.waiting.iter());
             requests.map(|request| (request.ticket, Arc::clone(request))).collect()
         };
         let now = self.clock.now();
         let edges = waiting.values().flat_map(|request| {
             let wanted = self.named(request.describe());
-            self.edges(request).into_iter().map(move |edge| self.wait_edge(request, &wanted, &edge, now))
+            stripes::edges(&self.stripes, request)
+                .into_iter()
+                .map(move |edge| self.wait_edge(request, &wanted, &edge, now))
         });
         WaitGraph { edges: edges.collect() }
     }
@@ -112,28 +86,6 @@ impl LockTable {
             granted: edge.granted,
         }
     }
-}
-
-/// The way from the first one to the one at `last`, whose way to the first one is blocked by `closing`.
-fn links(reached: &[Reached], last: usize, closing: Edge) -> Option<Vec<Link>> {
-    let mut cycle = Vec::new();
-    let mut at = last;
-    loop {
-        let one = reached.get(at)?;
-        let request = Arc::clone(&one.request);
-        match &one.from {
-            Some((from, edge)) => {
-                cycle.push(Link { request, holds: edge.clone() });
-                at = *from;
-            }
-            None => {
-                cycle.push(Link { request, holds: closing });
-                break;
-            }
-        }
-    }
-    cycle.reverse();
-    Some(cycle)
 }
 
 /// One transaction that waits, and one that is in its way.

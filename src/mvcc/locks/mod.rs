@@ -14,10 +14,10 @@
 //! # Waiting
 //!
 //! First come, first served: a request waits for the conflicting holders, and for the conflicting requests that came
-//! before it, except for those that themselves wait for its own owner, because waiting for them could never end. This
-//! one exception says that an upgrade from shared to exclusive goes first, that an owner may lock more inside a range
-//! that another one waits for, and that locks are re-entrant (compare Gray and Reuter, "Transaction Processing", 1993,
-//! 8.4, where conversions go before the queue).
+//! before it, except for those that themselves wait for its own owner, directly or behind others that do, because
+//! waiting for them could never end. This one exception says that an upgrade from shared to exclusive goes first, and
+//! that an owner may lock more inside a range that another one waits for (compare Gray and Reuter, "Transaction
+//! Processing", 1993, where conversions of held locks go before the queue).
 //!
 //! Whoever takes a lock away (end, timeout) decides who goes on and says so in the owner's slot, in the order of
 //! arrival; a waiter only sleeps on its slot (`owner.rs`, `wait.rs`). A granted request is granted once, a request
@@ -27,7 +27,7 @@
 //!
 //! A cycle in the wait-for graph (Coffman, Elphick, Shoshani 1971; Holt 1972). Its edges go from a waiting request to
 //! what it waits for as above. The request that closes a cycle is always one that begins to wait, so whoever begins
-//! to wait searches breadth first for the shortest cycle through itself (`graph.rs`); it looks again after
+//! to wait searches breadth first for the shortest cycle through itself (`stripes.rs`, `graph.rs`); it looks again after
 //! [`wait::RECHECK`] and then ever more rarely if others began to wait meanwhile. Searches exclude each other, and a
 //! victim counts as gone once it is chosen, so each cycle costs one victim. Edges are read stripe by stripe, not at
 //! one moment; that is enough, because an owner that waits lets go of nothing.
@@ -45,13 +45,18 @@ mod queue;
 mod range;
 mod report;
 mod span;
+mod stripes;
 mod table;
 mod wait;
 
+#[cfg(test)]
+mod tests;
+
 pub(crate) use crate::base::deadlock::LockMode as Mode;
-pub(crate) use crate::engine::VictimPolicy;
 pub use graph::{WaitEdge, WaitGraph};
 pub(crate) use owner::{Owner, OwnerInfo};
+#[cfg(test)]
+pub(crate) use report::VictimPolicy;
 pub use table::LockStats;
 pub(crate) use table::{HeldLock, LockOptions, LockTable, WaitingFor};
 

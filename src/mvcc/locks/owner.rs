@@ -79,8 +79,10 @@ pub(super) enum Outcome {
         fresh: bool,
     },
     Doomed(Arc<DeadlockReport>),
-    /// `release_all` was called meanwhile.
-    Ended,
+    /// `release_all` was called meanwhile, which also took back what was granted, if it was.
+    Ended {
+        granted: bool,
+    },
     /// It has not.
     Waiting,
 }
@@ -116,7 +118,7 @@ impl Owner {
         self.writes.store(writes, Ordering::Relaxed);
     }
 
-    pub(super) fn writes(&self) -> u64 {
+    pub(crate) fn writes(&self) -> u64 {
         self.writes.load(Ordering::Relaxed)
     }
 
@@ -239,8 +241,8 @@ impl Slot {
 
     fn take_outcome(&mut self) -> Outcome {
         if self.ended {
-            self.phase = Phase::Idle;
-            return Outcome::Ended;
+            let phase = std::mem::take(&mut self.phase);
+            return Outcome::Ended { granted: matches!(phase, Phase::Granted { fresh: true }) };
         }
         match std::mem::take(&mut self.phase) {
             Phase::Granted { fresh } => Outcome::Granted { fresh },

@@ -35,6 +35,13 @@ impl Wanted<'_> {
             && self.span.overlaps(span)
     }
 
+    /// Whether it is of another owner and has keys in common with this.
+    fn meets(&self, request: &Request) -> bool {
+        self.keyspace == request.keyspace
+            && self.owner.id() != request.owner.id()
+            && self.span.overlaps(request.span.as_ref())
+    }
+
     /// Whether it cannot be had together with this range lock.
     fn conflicts_with_range(&self, hold: &RangeHold) -> bool {
         self.conflicts(&hold.owner, hold.keyspace, hold.span.as_ref(), hold.mode)
@@ -42,7 +49,7 @@ impl Wanted<'_> {
 
     /// Whether it cannot be had together with what this one waits for.
     pub(super) fn conflicts_with_request(&self, request: &Request) -> bool {
-        self.conflicts(&request.owner, request.keyspace, request.span.as_ref(), request.mode)
+        self.mode.conflicts(request.mode) && self.meets(request)
     }
 }
 
@@ -233,7 +240,7 @@ impl Stripe {
         });
         found
             || self.ranges.iter().any(|hold| wanted.conflicts_with_range(hold))
-            || self.ahead(wanted, ticket).next().is_some()
+            || !self.ahead(wanted, ticket, false).is_empty()
     }
 
     /// Calls for each conflicting holder of a key, until the answer is false.
@@ -259,13 +266,25 @@ impl Stripe {
         }
     }
 
-    /// Conflicting requests with a lower ticket, the latest first, but for those that wait for this owner.
-    fn ahead<'a>(&'a self, wanted: &'a Wanted<'_>, ticket: u64) -> impl Iterator<Item = &'a Arc<Request>> {
+    /// Conflicting requests with a lower ticket, but for those that wait for this owner, directly or behind others
+    /// that do: all of them, or just the first.
+    fn ahead(&self, wanted: &Wanted<'_>, ticket: u64, all: bool) -> Vec<&Arc<Request>> {
         let end = self.waiting.partition_point(|request| request.ticket < ticket);
-        let earlier = self.waiting.get(..end).unwrap_or_default().iter().rev();
-        earlier.filter(move |request| {
-            wanted.conflicts_with_request(request) && !self.waits_for(request, wanted.owner)
-        })
+        let earlier = self.waiting.get(..end).unwrap_or_default();
+        let (mut ahead, mut waiting_for_owner) = (Vec::new(), Vec::<&Request>::new());
+        for request in earlier.iter().filter(|request| wanted.meets(request)) {
+            if self.waits_for(request, wanted.owner)
+                || waiting_for_owner.iter().any(|other| request.wanted().conflicts_with_request(other))
+            {
+                waiting_for_owner.push(request);
+            } else if wanted.mode.conflicts(request.mode) {
+                ahead.push(request);
+                if !all {
+                    break;
+                }
+            }
+        }
+        ahead
     }
 
     /// Whether a request of this stripe waits for something that this owner holds.
@@ -300,7 +319,8 @@ impl Stripe {
             }));
         }
         let has_ranges = !self.ranges.is_empty() || self.waiting.iter().any(|other| other.is_range());
-        for other in self.ahead(&wanted, request.ticket).filter(|other| with_ranges || !other.is_range()) {
+        let ahead = self.ahead(&wanted, request.ticket, true);
+        for other in ahead.into_iter().rev().filter(|other| with_ranges || !other.is_range()) {
             edges.push(Edge {
                 owner: Arc::clone(&other.owner),
                 keyspace,

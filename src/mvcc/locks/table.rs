@@ -6,6 +6,7 @@ use super::owner::{ALL_STRIPES, Held, Owner, OwnerInfo};
 use super::queue::{Attempt, Request, Stripe, Wanted};
 use super::report::VictimPolicy;
 use super::span::{Span, SpanRef};
+use super::stripes::{self, Stripes};
 use super::{Grant, Mode, STRIPES, TxnId, Wait, range};
 use crate::base::checksum;
 use crate::base::deadlock::LockDescription;
@@ -75,11 +76,28 @@ pub(super) type Namer = Box<dyn Fn(KeyspaceId) -> Option<String> + Send + Sync>;
 #[repr(align(128))]
 struct Padded(Mutex<Stripe>);
 
+/// The stripes with their mutexes.
+pub(super) struct Striped(Box<[Padded; STRIPES]>);
+
+impl Stripes for Striped {
+    type Guard<'a> = MutexGuard<'a, Stripe>;
+
+    fn one(&self, index: u32) -> MutexGuard<'_, Stripe> {
+        let [first, ..] = &*self.0;
+        // The index is below the number of stripes, or that of all stripes and then any will do.
+        self.0.get(index as usize % STRIPES).unwrap_or(first).0.lock()
+    }
+
+    fn all(&self) -> Vec<MutexGuard<'_, Stripe>> {
+        self.0.iter().map(|stripe| stripe.0.lock_next()).collect()
+    }
+}
+
 /// The lock table.
 pub(crate) struct LockTable {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) options: LockOptions,
-    stripes: Box<[Padded; STRIPES]>,
+    pub(super) stripes: Striped,
     /// Arrivals so far. Taken while holding the stripe, so that queues are sorted.
     tickets: AtomicU64,
     pub(super) bytes: AtomicUsize,
@@ -109,7 +127,7 @@ impl LockTable {
         LockTable {
             clock,
             options,
-            stripes: Box::new(std::array::from_fn(stripe)),
+            stripes: Striped(Box::new(std::array::from_fn(stripe))),
             tickets: AtomicU64::new(0),
             bytes: AtomicUsize::new(0),
             counters: Counters::default(),
@@ -134,15 +152,6 @@ impl LockTable {
     /// A new owner without locks.
     pub(crate) fn register(&self, info: OwnerInfo) -> Arc<Owner> {
         Arc::new(Owner::new(info))
-    }
-
-    pub(super) fn stripe(&self, index: u32) -> &Mutex<Stripe> {
-        let [first, ..] = &*self.stripes;
-        &self.stripes.get(index as usize % STRIPES).unwrap_or(first).0
-    }
-
-    pub(super) fn lock_all(&self) -> Vec<MutexGuard<'_, Stripe>> {
-        self.stripes.iter().map(|stripe| stripe.0.lock_next()).collect()
     }
 
     /// Ticket of a request that waits. The caller holds the stripes in whose queues it goes.
@@ -177,7 +186,7 @@ impl LockTable {
     ) -> Result<Grant> {
         let index = stripe_of(keyspace, key);
         let wanted = Wanted { owner, keyspace, span: SpanRef::Key(key), mode };
-        let mut stripe = self.stripe(index).lock();
+        let mut stripe = self.stripes.one(index);
         match stripe.attempt(&wanted, key) {
             Attempt::Held => {
                 owner.check_open()?;
@@ -226,7 +235,7 @@ impl LockTable {
         }
         let span = SpanRef::Range { start, end };
         let wanted = Wanted { owner, keyspace, span, mode };
-        let mut stripes = self.lock_all();
+        let mut stripes = self.stripes.all();
         match range::attempt(&stripes, &wanted) {
             Attempt::Held => {
                 owner.check_open()?;
@@ -266,41 +275,16 @@ impl LockTable {
 
     /// Gives back all locks of an owner, which gets no others. Whoever can go on does, in order of arrival.
     pub(crate) fn release_all(&self, owner: &Owner) {
-        let mut held = owner.end();
-        // Few different values: linear. Ranges come last.
-        held.sort_unstable_by_key(|held| held.stripe);
-        let (mut woken, mut ranges_may_go, mut bytes) = (Vec::new(), false, 0usize);
-        for of_stripe in held.chunk_by(|left, right| left.stripe == right.stripe) {
-            let Some(first) = of_stripe.first() else { continue };
-            let costs = of_stripe.iter().map(|held| cost(held.span.as_ref()));
-            bytes = costs.fold(bytes, usize::saturating_add);
-            if first.stripe == ALL_STRIPES {
-                range::remove(&mut self.lock_all(), owner.id());
-                ranges_may_go = true;
-                continue;
-            }
-            let mut stripe = self.stripe(first.stripe).lock();
-            for held in of_stripe {
-                if let Span::Key(key) = &held.span {
-                    stripe.remove_key(owner.id(), held.keyspace, key);
-                }
-            }
-            if !stripe.waiting.is_empty() {
-                ranges_may_go |= stripe.settle(&mut woken);
-            }
-        }
-        if ranges_may_go {
-            range::settle(&mut self.lock_all(), &mut woken);
-        }
-        self.uncharge(bytes);
+        let released = stripes::release(&self.stripes, owner);
+        self.uncharge(released.bytes);
         // If it waits on another thread, that wait ends.
         owner.notify();
-        woken.iter().for_each(|owner| owner.notify());
+        released.woken.iter().for_each(|owner| owner.notify());
     }
 
     /// Who holds this key alone.
     pub(crate) fn exclusive_holder(&self, keyspace: KeyspaceId, key: &[u8]) -> Option<TxnId> {
-        self.stripe(stripe_of(keyspace, key)).lock().exclusive_holder(keyspace, key)
+        self.stripes.one(stripe_of(keyspace, key)).exclusive_holder(keyspace, key)
     }
 
     /// From now on this owner is no victim of a deadlock.
@@ -311,7 +295,7 @@ impl LockTable {
     /// What an owner holds, in the order of acquisition.
     pub(crate) fn held_by(&self, owner: &Owner) -> Vec<HeldLock> {
         let describe = |held: Held| {
-            let stripe = self.stripe(held.stripe % STRIPES as u32).lock();
+            let stripe = self.stripes.one(held.stripe);
             let mode = match &held.span {
                 Span::Key(key) => stripe.mode_of(owner.id(), held.keyspace, key),
                 Span::Range { .. } => {
@@ -337,7 +321,7 @@ impl LockTable {
     /// The table's numbers. They are read one after the other.
     pub(crate) fn stats(&self) -> LockStats {
         let (mut held, mut waiting, mut ranges, mut waiting_ranges) = (0usize, 0usize, 0usize, 0usize);
-        for stripe in self.stripes.iter() {
+        for stripe in self.stripes.0.iter() {
             let stripe = stripe.0.lock();
             held = held.saturating_add(stripe.held);
             let wanted = stripe.waiting.iter().filter(|request| request.is_range()).count();

@@ -4,10 +4,11 @@
 //! sleeper moves it, so that a wait ends even if nobody else is there to do anything. It moves it faster than real time
 //! passes, and slowly enough for other threads to end the wait first.
 
+use super::Grant;
 use super::owner::Outcome;
-use super::queue::{Edge, Request};
+use super::queue::Request;
+use super::stripes;
 use super::table::{LockTable, cost};
-use super::{Grant, range};
 use crate::base::deadlock::LockDescription;
 use crate::base::error::{Error, ErrorKind, Result};
 use std::sync::Arc;
@@ -33,20 +34,21 @@ impl LockTable {
         let waited = self.clock.now().saturating_sub(request.since);
         let waited_nanos = u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX);
         self.counters.wait_nanos.fetch_add(waited_nanos, Ordering::Relaxed);
-        if !matches!(outcome, Outcome::Granted { fresh: true }) {
+        // The memory of a granted lock is given back with it.
+        if !matches!(outcome, Outcome::Granted { fresh: true } | Outcome::Ended { granted: true }) {
             self.uncharge(cost(request.span.as_ref()));
         }
         let failed = match outcome {
             Outcome::Granted { fresh } => return Ok(Grant { waited: true, fresh }),
             Outcome::Doomed(report) => Error::deadlock_victim((*report).clone()),
-            Outcome::Ended => {
+            Outcome::Ended { .. } => {
                 let message = format!("{} ended while it waited for a lock", request.owner.name());
                 Error::new(ErrorKind::InvalidArgument, message)
             }
             // Before the request leaves the queue: it tells who is in its way.
             Outcome::Waiting => self.refusal(request),
         };
-        self.cancel(request);
+        stripes::cancel(&self.stripes, request).woken.iter().for_each(|owner| owner.notify());
         Err(failed)
     }
 
@@ -69,11 +71,12 @@ impl LockTable {
             if !matches!(ended, Outcome::Waiting) {
                 return ended;
             }
-            let after = self.clock.now();
-            is_standing = after == before;
+            is_standing |= self.clock.now() == before;
             if is_standing {
-                self.clock.sleep(deadline.saturating_sub(after).min(STANDING_STEP));
-            } else if after >= next_look {
+                self.clock.sleep(deadline.saturating_sub(before).min(STANDING_STEP));
+            }
+            let after = self.clock.now();
+            if after >= next_look {
                 let waits = self.counters.waits.load(Ordering::Acquire);
                 if waits != seen {
                     seen = waits;
@@ -85,33 +88,6 @@ impl LockTable {
         }
     }
 
-    /// Takes a request that was not granted out of the queue, and lets those behind it go on.
-    fn cancel(&self, request: &Request) {
-        let mut woken = Vec::new();
-        let mut ranges_may_go = request.is_range();
-        if request.is_range() {
-            range::cancel(&mut self.lock_all(), request.ticket);
-        } else {
-            let mut stripe = self.stripe(request.stripe).lock();
-            stripe.cancel(request.ticket);
-            ranges_may_go |= stripe.settle(&mut woken);
-        }
-        if ranges_may_go {
-            range::settle(&mut self.lock_all(), &mut woken);
-        }
-        woken.iter().for_each(|owner| owner.notify());
-    }
-
-    /// Who is in the way of a request.
-    pub(super) fn edges(&self, request: &Request) -> Vec<Edge> {
-        if request.is_range() {
-            return range::edges(&self.lock_all(), request);
-        }
-        let mut edges = Vec::new();
-        self.stripe(request.stripe).lock().edges(request, true, &mut edges);
-        edges
-    }
-
     /// The error of a request that could not wait, or not longer. Names who is in the way.
     #[cold]
     pub(super) fn refusal(&self, request: &Request) -> Error {
@@ -119,7 +95,7 @@ impl LockTable {
         let now = self.clock.now();
         let waited = now.saturating_sub(request.since);
         let wanted: LockDescription = self.named(request.describe());
-        let edges = self.edges(request);
+        let edges = stripes::edges(&self.stripes, request);
         let holder = edges.iter().find(|edge| edge.granted).or(edges.first());
         let reason = match holder {
             Some(edge) => {

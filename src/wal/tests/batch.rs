@@ -176,3 +176,28 @@ fn golden_batch() {
     ]);
     assert_eq!(batch.bytes(), b"\x00\x01\xac\x02\x03key\x05value\x02\x00\x01k");
 }
+
+#[test]
+fn operations_of_an_encoded_batch_are_added_as_they_are() {
+    let put = |keyspace, key: &str| (EntryKind::Put, keyspace, key.as_bytes().to_vec(), b"v".to_vec());
+    let first = [put(1, "a"), (EntryKind::Delete, 2, b"b".to_vec(), Vec::new())];
+    let second = [put(2, "c"), put(3, "d"), put(2, "e")];
+    let mut batch = build(&first);
+    let mut payload = build(&second).bytes().to_vec();
+    batch.append_payload(&payload).unwrap();
+    assert_eq!(batch.count(), 5);
+    assert_eq!(batch.keyspaces(), [KeyspaceId(1), KeyspaceId(2), KeyspaceId(3)]);
+    assert_eq!(read(batch.bytes()).unwrap(), [&first[..], &second[..]].concat());
+    // Header fields are about the other batch and stay behind.
+    payload.splice(0..0, [16, 1, 7]);
+    batch.append_payload(&payload).unwrap();
+    assert_eq!(batch.count(), 8);
+    assert_eq!(read(batch.bytes()).unwrap(), [&first[..], &second[..], &second[..]].concat());
+
+    let before = batch.bytes().to_vec();
+    payload.push(1);
+    assert!(batch.append_payload(&payload).is_err());
+    assert!(batch.append_payload(&[17, 0, 0]).is_err());
+    assert_eq!((batch.bytes(), batch.count()), (before.as_slice(), 8));
+    assert_eq!(batch.keyspaces().len(), 3);
+}

@@ -45,7 +45,7 @@ enum Fate {
     Ended,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Txn {
     level: usize,
     manner: Manner,
@@ -66,6 +66,7 @@ struct Txn {
     last: Option<String>,
 }
 
+#[derive(Clone)]
 pub struct Model {
     level: usize,
     /// Versions of each key with the number of their commit, oldest first.

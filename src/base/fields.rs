@@ -1,11 +1,12 @@
-//! Tagged fields: `(tag varint, length varint, bytes)*`, the form of everything in a manifest record that may grow.
+//! Tagged fields: `(tag varint, length varint, bytes)*`, the form of everything on disk that may grow:
+//! manifest records, records of the system keyspace.
 //!
 //! A reader that meets a tag it does not know may skip the field if the tag is even and at least
 //! [`FIRST_FREE_TAG`]; any other unknown tag means that a later version wrote something that must not be missed,
-//! and the file is refused. (The idea of critical and ancillary parts is PNG's.) A skipped field is not in the next
-//! snapshot: whoever adds an even tag must be able to live without it.
+//! and it is refused. (The idea of critical and ancillary parts is PNG's.) A skipped field is not in what
+//! is written next: whoever adds an even tag must be able to live without it.
 
-use crate::base::coding::{Reader, put_bytes, put_varint, varint_len};
+use super::coding::{Reader, put_bytes, put_varint, varint_len};
 
 /// Tags below are this version's, or refused. Never change.
 pub(crate) const FIRST_FREE_TAG: u64 = 16;
