@@ -5,7 +5,7 @@
 //! SERIALIZABLE is REPEATABLE READ here: that some transactions fail there is told to the model, and judged by `serial`.
 
 use super::parse::{Manner, Op, PLAIN, Span, State, Which, Who, braces, fill_keys, name};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 /// An answer, and whose it is.
@@ -56,6 +56,8 @@ struct Txn {
     /// What optimistic transactions must find unchanged.
     claims: Vec<Span>,
     todo: VecDeque<Part>,
+    /// It is at its commit, after which it is gone whatever comes of it.
+    commits: bool,
     answer: String,
     waits_since: Option<Duration>,
     fate: Fate,
@@ -184,6 +186,7 @@ impl Model {
             savepoints: Vec::new(),
             claims: Vec::new(),
             todo: VecDeque::new(),
+            commits: false,
             answer: "ok".to_string(),
             waits_since: None,
             fate: Fate::Open,
@@ -208,7 +211,11 @@ impl Model {
             locks.into_iter().chain([Part::Write(key.to_string(), value)])
         };
         match op {
-            Op::Put(..) | Op::Delete(_) | Op::GetForUpdate(_) | Op::GetForShare(_) | Op::ScanForUpdate(..)
+            Op::Put(..)
+            | Op::Delete(_)
+            | Op::GetForUpdate(_)
+            | Op::GetForShare(_)
+            | Op::ScanForUpdate(..)
                 if read_only =>
             {
                 answer = "invalid".to_string();
@@ -270,6 +277,7 @@ impl Model {
                 }
             }
             Op::Commit => {
+                self.txn(who).commits = true;
                 if optimistic {
                     let txn = self.txn(who);
                     let spans = txn.writes.keys().map(|key| Span::key(key)).chain(txn.claims.clone());
@@ -439,9 +447,8 @@ impl Model {
             let mine = self.locks.iter().filter(|lock| lock.granted && lock.owner == request.owner);
             mine.into_iter().any(|lock| Model::conflict(lock, earlier))
         };
-        let is_ahead = |(position, lock): &(usize, &Lock)| {
-            lock.granted || (*position < at && !waits_for_owner(lock))
-        };
+        let is_ahead =
+            |(position, lock): &(usize, &Lock)| lock.granted || (*position < at && !waits_for_owner(lock));
         let ahead = self.locks.iter().enumerate().filter(is_ahead);
         ahead.filter(|(_, lock)| Model::conflict(lock, request)).map(|(_, lock)| lock.owner).collect()
     }
@@ -453,13 +460,14 @@ impl Model {
     /// The shortest cycle of transactions that wait for each other, through this one.
     fn cycle(&self, who: Who) -> Option<Vec<Who>> {
         let mut paths = VecDeque::from([vec![who]]);
+        let mut seen = BTreeSet::from([who]);
         while let Some(path) = paths.pop_front() {
             let Some(request) = self.request_of(*path.last()?) else { continue };
             for next in self.blockers(request) {
                 if next == who {
                     return Some(path);
                 }
-                if !path.contains(&next) {
+                if seen.insert(next) {
                     paths.push_back([path.as_slice(), &[next]].concat());
                 }
             }
@@ -481,7 +489,8 @@ impl Model {
         let at = self.request_of(who).expect("it waits");
         let blockers = self.blockers(at);
         let is_holder = |one: &&Who| self.locks.iter().any(|lock| lock.granted && lock.owner == **one);
-        let holder = blockers.iter().find(is_holder).or(blockers.first()).copied().expect("somebody is in the way");
+        let holder =
+            blockers.iter().find(is_holder).or(blockers.first()).copied().expect("somebody is in the way");
         self.locks.remove(at);
         let txn = self.txn(who);
         txn.waits_since = None;
@@ -492,7 +501,7 @@ impl Model {
     /// Nothing of a transaction is left but its name.
     fn end(&mut self, who: Who, fate: Fate, events: &mut Vec<Event>) {
         let txn = self.txn(who);
-        txn.fate = if who == PLAIN { Fate::Ended } else { fate };
+        txn.fate = if who == PLAIN || txn.commits { Fate::Ended } else { fate };
         txn.writes.clear();
         txn.todo.clear();
         txn.waits_since = None;

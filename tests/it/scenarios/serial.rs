@@ -46,7 +46,9 @@ impl History {
             }
             let own = self.steps.iter().enumerate().skip(begun + 1).filter(|(_, step)| step.0 == *who);
             let own: Vec<_> = own.map(|(at, (_, op, answer))| (at, op, answer.as_str())).collect();
-            if let Some((ended, _, _)) = own.iter().find(|(_, op, answer)| **op == Op::Commit && *answer == "ok") {
+            if let Some((ended, _, _)) =
+                own.iter().find(|(_, op, answer)| **op == Op::Commit && *answer == "ok")
+            {
                 let steps = own.iter().map(|(_, op, answer)| (*op, *answer)).collect();
                 all.push(Committed { begun, ended: *ended, steps });
             }
