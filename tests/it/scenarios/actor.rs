@@ -58,7 +58,9 @@ impl Thread {
                     ended.map(done)
                 }
                 (Op::Rollback, Some(_)) => {
-                    drop(open.take().map(Transaction::rollback));
+                    if let Some(txn) = open.take() {
+                        txn.rollback();
+                    }
                     Ok(done(()))
                 }
                 (op, Some(txn)) => self.execute(txn, &op),

@@ -5,7 +5,7 @@
 //! SERIALIZABLE is REPEATABLE READ here: that some transactions fail there is told to the model, and judged by `serial`.
 
 use super::parse::{Manner, Op, PLAIN, Span, State, Which, Who, braces, fill_keys, name};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 /// An answer, and whose it is.
@@ -45,7 +45,7 @@ enum Fate {
     Ended,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Txn {
     level: usize,
     manner: Manner,
@@ -56,6 +56,8 @@ struct Txn {
     /// What optimistic transactions must find unchanged.
     claims: Vec<Span>,
     todo: VecDeque<Part>,
+    /// It is at its commit, after which it is gone whatever comes of it.
+    commits: bool,
     answer: String,
     waits_since: Option<Duration>,
     fate: Fate,
@@ -66,6 +68,7 @@ struct Txn {
     last: Option<String>,
 }
 
+#[derive(Clone)]
 pub struct Model {
     level: usize,
     /// Versions of each key with the number of their commit, oldest first.
@@ -183,6 +186,7 @@ impl Model {
             savepoints: Vec::new(),
             claims: Vec::new(),
             todo: VecDeque::new(),
+            commits: false,
             answer: "ok".to_string(),
             waits_since: None,
             fate: Fate::Open,
@@ -273,6 +277,7 @@ impl Model {
                 }
             }
             Op::Commit => {
+                self.txn(who).commits = true;
                 if optimistic {
                     let txn = self.txn(who);
                     let spans = txn.writes.keys().map(|key| Span::key(key)).chain(txn.claims.clone());
@@ -455,13 +460,14 @@ impl Model {
     /// The shortest cycle of transactions that wait for each other, through this one.
     fn cycle(&self, who: Who) -> Option<Vec<Who>> {
         let mut paths = VecDeque::from([vec![who]]);
+        let mut seen = BTreeSet::from([who]);
         while let Some(path) = paths.pop_front() {
             let Some(request) = self.request_of(*path.last()?) else { continue };
             for next in self.blockers(request) {
                 if next == who {
                     return Some(path);
                 }
-                if !path.contains(&next) {
+                if seen.insert(next) {
                     paths.push_back([path.as_slice(), &[next]].concat());
                 }
             }
@@ -495,7 +501,7 @@ impl Model {
     /// Nothing of a transaction is left but its name.
     fn end(&mut self, who: Who, fate: Fate, events: &mut Vec<Event>) {
         let txn = self.txn(who);
-        txn.fate = if who == PLAIN { Fate::Ended } else { fate };
+        txn.fate = if who == PLAIN || txn.commits { Fate::Ended } else { fate };
         txn.writes.clear();
         txn.todo.clear();
         txn.waits_since = None;

@@ -1,7 +1,7 @@
 //! `table.txt` as data. Its head says what the words mean.
 
 use esker::Isolation;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 pub const LEVELS: [Isolation; 4] = [
@@ -176,9 +176,9 @@ fn scenario(block: &str) -> Scenario {
     }
     let begins = |step: &Step, one: Who| matches!(&step.action, Action::Do(who, Op::Begin(_)) if *who == one);
     // Those that do not say when they begin do so at the beginning.
-    let actors = scenario.steps.iter().filter_map(|step| step.action.who()).max().unwrap_or(0);
-    let silent = (1..=actors).filter(|who| !scenario.steps.iter().any(|step| begins(step, *who)));
-    let begins = silent.map(|who| Step {
+    let all: BTreeSet<Who> = scenario.steps.iter().filter_map(|step| step.action.who()).collect();
+    let is_silent = |who: &Who| *who != PLAIN && !scenario.steps.iter().any(|step| begins(step, *who));
+    let begins = all.into_iter().filter(is_silent).map(|who| Step {
         text: format!("T{who} begin"),
         action: Action::Do(who, Op::Begin(Manner::default())),
         expect: columns("ok"),

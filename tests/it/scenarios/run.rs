@@ -147,13 +147,17 @@ pub fn by_model(
                     let events = run.model.advance(*time);
                     run.settle(stage, events)?;
                 }
-                Action::Do(who, op) if run.is_ready(*who, op) => run.step(stage, *who, op)?,
+                Action::Do(who, op) if run.is_ready(*who, op) => {
+                    stage.trace(&step.text);
+                    run.step(stage, *who, op)?;
+                }
                 _ => {}
             }
             if let Some((when, who)) = injected.abort
                 && when == at
                 && run.is_ready(who, &Op::Rollback)
             {
+                stage.trace(&format!("{} rollback (injected)", name(who)));
                 run.step(stage, who, &Op::Rollback)?;
             }
             if variant.noise_at.is_none_or(|noisy| noisy == at) {
@@ -200,7 +204,7 @@ impl ModelRun {
     }
 
     fn step(&mut self, stage: &mut Stage<'_>, who: Who, op: &Op) -> Result<(), String> {
-        stage.trace(&format!("{} {op:?}", name(who)));
+        let before = self.model.clone();
         let mut events = self.model.step(who, op);
         self.asked.insert(who, op.clone());
         if self.model.is_waiting(who) {
@@ -209,7 +213,15 @@ impl ModelRun {
             let own = events.iter().position(|(one, _)| *one == who).ok_or("the model gives no answer")?;
             let (_, expect) = events.remove(own);
             let answer = stage.answer(who, op)?;
-            self.judge(stage, who, &expect, &answer)?;
+            if self.level == 3 && answer == "unserializable" {
+                // It is as if the step had never been, and the transaction gone.
+                self.unserializable = true;
+                self.model = before;
+                events = self.model.fail(who, *op == Op::Commit);
+                self.history.note(who, op, &answer);
+            } else {
+                self.judge(who, &expect, &answer)?;
+            }
         }
         self.settle(stage, events)
     }
@@ -218,27 +230,16 @@ impl ModelRun {
     fn settle(&mut self, stage: &mut Stage<'_>, events: Vec<(Who, String)>) -> Result<(), String> {
         for (who, expect) in events {
             let answer = stage.resumed(who)?;
-            self.judge(stage, who, &expect, &answer)?;
+            self.judge(who, &expect, &answer)?;
         }
         stage.check_waiting()
     }
 
-    fn judge(&mut self, stage: &mut Stage<'_>, who: Who, expect: &str, answer: &str) -> Result<(), String> {
-        let op = self.asked.get(&who).cloned().ok_or("nothing was asked")?;
-        self.history.note(who, &op, answer);
+    fn judge(&mut self, who: Who, expect: &str, answer: &str) -> Result<(), String> {
+        let op = self.asked.get(&who).ok_or("nothing was asked")?;
+        self.history.note(who, op, answer);
         if answer == expect {
             return Ok(());
-        }
-        if self.level == 3
-            && answer == "unserializable"
-            && !matches!(expect, "conflict" | "failed" | "deadlock")
-        {
-            self.unserializable = true;
-            if op == Op::Commit {
-                return Err("the model has committed it".to_string());
-            }
-            let events = self.model.fail(who, false);
-            return self.settle(stage, events);
         }
         Err(format!("{}: {op:?}: the model says {expect:?}, the database {answer:?}", name(who)))
     }

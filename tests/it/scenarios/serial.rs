@@ -30,7 +30,7 @@ impl History {
         if search(&mut left, start, end) {
             return Ok(());
         }
-        Err(format!("no serial order leads from {start:?} to {end:?} with {committed:#?}"))
+        Err(format!("no serial order leads from {start:?} to {end:?} with {committed:?}"))
     }
 
     fn committed(&self) -> Vec<Committed<'_>> {
