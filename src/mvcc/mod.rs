@@ -28,7 +28,7 @@ mod two_phase;
 mod txn;
 mod write_set;
 
-pub use info::{TransactionInfo, TransactionStats};
+pub use info::{SerializableStats, TransactionInfo, TransactionStats};
 pub(crate) use iter::TxnIter;
 pub(crate) use locks::Mode;
 pub use locks::{LockStats, WaitEdge, WaitGraph};
@@ -317,11 +317,9 @@ impl Transactions {
 
     /// What `look` finds in the write sets of all transactions but this one.
     fn others<T>(&self, id: TxnId, look: impl Fn(&WriteSet) -> Option<T>) -> Vec<T> {
-        let open: Vec<Arc<Shared>> = self.open.lock().values().cloned().collect();
-        open.iter()
-            .filter(|shared| shared.id != id)
-            .filter_map(|shared| look(&shared.writes.lock()))
-            .collect()
+        let is_seen = |shared: &&Arc<Shared>| shared.id != id && !shared.is_optimistic;
+        let open: Vec<Arc<Shared>> = self.open.lock().values().filter(is_seen).cloned().collect();
+        open.iter().filter_map(|shared| look(&shared.writes.lock())).collect()
     }
 
     // Memory.

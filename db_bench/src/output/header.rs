@@ -1,7 +1,7 @@
 //! The lines before the results: where, with what and on what they were measured.
 
 use super::bytes;
-use crate::args::DurabilityArg;
+use crate::args::{Args, DurabilityArg};
 use crate::keys::KeyShape;
 use crate::machine::utc;
 use crate::session::Report;

@@ -62,7 +62,7 @@ pub(crate) use owner::{Owner, OwnerInfo};
 #[cfg(test)]
 pub(crate) use report::VictimPolicy;
 pub use table::LockStats;
-pub(crate) use table::{HeldLock, LockOptions, LockTable, WaitingFor};
+pub(crate) use table::{LockOptions, LockTable};
 
 use std::time::Duration;
 

@@ -209,13 +209,6 @@ impl Tracker {
         }
     }
 
-    /// Puts the reads of a committed transaction where later commits find them fast. To be called after the commit lock
-    /// is released, before a wait for a sync; otherwise the drop does it.
-    pub(crate) fn settle(&self) {
-        let unsettled = self.local.lock().unsettled.take();
-        drop(unsettled);
-    }
-
     /// Checks a transaction that ends without writes.
     pub(crate) fn commit_read_only(&self) -> Result<(), Danger> {
         self.review();
