@@ -201,7 +201,7 @@ fn a_session_can_be_asked_during_its_commit() {
         assert_eq!(other.commit(&core, put(0, b"t", b"1"), Durability::Disk)?.serial, 1);
         let mut batch = put(0, b"s", b"1");
         stamp.add(&mut batch)?;
-        commit_builder(&core, &batch, Durability::Os)
+        core.commit_batch(&batch.freeze(), batch.keyspaces(), Durability::Os, &|_| Ok(()))
     });
     assert_eq!((outer.unwrap().serial, session.serial()), (1, 1));
 }

@@ -209,6 +209,14 @@ impl Tracker {
         }
     }
 
+    /// Puts the reads of a committed transaction where later commits find them fast, as the drop does: for tests that
+    /// want it earlier.
+    #[cfg(test)]
+    pub(crate) fn settle(&self) {
+        let unsettled = self.local.lock().unsettled.take();
+        drop(unsettled);
+    }
+
     /// Checks a transaction that ends without writes.
     pub(crate) fn commit_read_only(&self) -> Result<(), Danger> {
         self.review();
