@@ -133,9 +133,12 @@ mod tests {
         let mut readers = Readers::new();
         let mut model: Vec<(SeqNo, u64, Index)> = Vec::new();
         for started in 0..20_000u64 {
-            if model.is_empty() || (model.len() < 30 && random.next_u64() % 2 == 0) {
-                let seq =
-                    if random.next_u64() % 3 == 0 { random.next_u64() % 20 } else { started / 1000 + 20 };
+            if model.is_empty() || (model.len() < 30 && random.next_u64().is_multiple_of(2)) {
+                let seq = if random.next_u64().is_multiple_of(3) {
+                    random.next_u64() % 20
+                } else {
+                    started / 1000 + 20
+                };
                 let reader = Reader { seq, kind: PinKind::Iterator, label: None, started, reported: false };
                 let index = readers.insert(reader);
                 assert!(model.iter().all(|(_, _, other)| *other != index));
