@@ -51,6 +51,17 @@ impl Tally {
     }
 }
 
+/// How to have a round again, told when it fails, in whichever way.
+struct Again(String);
+
+impl Drop for Again {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.0);
+        }
+    }
+}
+
 /// Rounds on one database before the next seed begins with another.
 const CHAIN: u64 = 4;
 
@@ -67,11 +78,13 @@ fn random_histories_are_what_their_levels_promise() {
         let mut world = World::new(seed);
         for number in 0..CHAIN {
             let round = Round::draw(&mut world.random, per_round);
+            let _again =
+                Again(format!("ESKER_SEED={seed} ESKER_TXN_HISTORIES={wanted}, round {number}: {round:?}"));
             let history = world.run(&round);
             let begun = Instant::now();
             let found = check(&history);
             tally.checking += begun.elapsed();
-            assert!(found.is_empty(), "ESKER_SEED={seed} round {number} {round:?}:\n{}", lines(&found));
+            assert!(found.is_empty(), "{}", lines(&found));
             tally.count(&history);
         }
         if tally.committed >= wanted {
