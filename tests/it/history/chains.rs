@@ -124,6 +124,21 @@ impl<'h> Chains<'h> {
             for number in self.seen_by_others() {
                 self.is_committed[number as usize] = true;
             }
+            self.find_removals_of_unknown_outcome();
+        }
+    }
+
+    /// Removals leave nothing to be recognised by. One that may have taken effect is taken to have: it comes last, so
+    /// the state without it is still a prefix.
+    fn find_removals_of_unknown_outcome(&mut self) {
+        let Some(end) = &self.history.end else { return };
+        let mut own = OwnWrites::default();
+        for (number, one) in self.history.transactions.iter().enumerate() {
+            if one.status == Status::Unknown {
+                let finals = self.finals(number as u32, &mut own);
+                let may_have = |write: &(Key, usize, bool)| write.2 && end.state[write.0 as usize] == ABSENT;
+                self.is_committed[number] |= finals.iter().all(may_have);
+            }
         }
     }
 

@@ -143,6 +143,8 @@ const GOOD: &[&str] = &[
     "w1(x) c1 w2(y) c2 crash@1(x1)",
     "w1(x) c1 w2(y) c2 crash@1(x1 y2)",
     "w1(x) w1(y) ?1 crash@0()",
+    "w1(x) c1 d2(x) ?2 crash@1(x-)",
+    "w1(x) c1 d2(x) ?2 crash@1(x1)",
     "w1(x) w1(y) ?1 crash@0(x1 y1)",
     "w1(x) c1 w2(x) ?2 w3(x) w3(y) ?3 crash@1(x3 y3)",
     "w1(x) c1 w2(x) w2(z) ?2 w3(x) w3(y) ?3 crash@1(x2 y3 z2)",

@@ -107,11 +107,24 @@ impl Workload {
         Workload::Forks,
         Workload::Lockout,
     ];
+
+    /// All of it, or little, so that everybody is in everybody's way.
+    const SETS: &'static [&'static [Workload]] = &[
+        Workload::ALL,
+        Workload::ALL,
+        &[Workload::Registers],
+        &[Workload::Lists],
+        &[Workload::Set, Workload::Lists],
+    ];
 }
 
 impl Mix {
     pub fn draw(random: &mut Random) -> Mix {
-        let level = if random.chance(50) { None } else { Some(*random.pick(&Level::ALL)) };
+        let level = match random.below(6) {
+            0..3 => None,
+            3 => Some(Level::Serializable),
+            _ => Some(*random.pick(&Level::ALL)),
+        };
         Mix {
             level,
             registers: *random.pick(&[2, 6, 24]),
@@ -119,7 +132,7 @@ impl Mix {
             optimistic: *random.pick(&[0, 20, 100]),
             aborted: 8,
             disk: *random.pick(&[0, 3, 40]),
-            workloads: Workload::ALL,
+            workloads: Workload::SETS[random.below(Workload::SETS.len() as u64) as usize],
         }
     }
 }
