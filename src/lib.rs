@@ -38,6 +38,7 @@
 //! | [`Keyspace`] | a tree of its own with its own settings, in the same log and order of commits |
 //! | [`Batch`] | several writes, over any keyspaces, that happen together or not at all |
 //! | [`Snapshot`] | the state of everything at one moment |
+//! | [`Session`] | a producer's numbered operations: after a crash it knows which of them survived |
 //! | [`Iter`], [`Cursor`] | ranges and prefixes in both directions: owned entries, or lent ones with seeks |
 //! | [`Slice`] | the keys and values that reads return |
 //! | [`WriteOptions`], [`Durability`] | how safe a write is when it returns |

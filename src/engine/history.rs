@@ -1,6 +1,6 @@
 //! Which sequence number was visible when: a few moments of the past, enough to find the state of a given time.
 //!
-//! The window is cut into spans; of each span the last commit is kept. So a state found by time contains no commit
+//! The window is cut into spans; of each span the last commit is kept, and the very first moment in any case. So a state found by time contains no commit
 //! made after that time and lacks at most those of the span it lies in, and there are never more moments than spans.
 //! The first moment is at or before the start of the window: its sequence number is what retention keeps.
 //!
@@ -36,14 +36,18 @@ impl History {
     /// Notes that at a time a sequence number was visible. A time before the last one noted (clocks may be set back)
     /// counts as that one.
     pub(crate) fn note(&mut self, at_micros: u64, seq: SeqNo) {
-        let (moment, span_micros) = (Moment { at_micros, seq }, self.span_micros());
-        match self.moments.back_mut() {
-            Some(last) if seq <= last.seq => {}
-            Some(last) if last.is_replaced_by(&moment, span_micros) => {
-                *last = Moment { at_micros: at_micros.max(last.at_micros), seq };
-            }
-            _ => self.moments.push_back(moment),
+        let Some(last) = self.moments.back().copied() else {
+            return self.moments.push_back(Moment { at_micros, seq });
+        };
+        if seq <= last.seq {
+            return;
         }
+        let moment = Moment { at_micros: at_micros.max(last.at_micros), seq };
+        // The first one is what the window begins with: it stays.
+        if self.moments.len() > 1 && last.is_replaced_by(&moment, self.span_micros()) {
+            self.moments.pop_back();
+        }
+        self.moments.push_back(moment);
     }
 
     /// Forgets what no time in the window needs. The first moment left is at or before its start, if there is one.
@@ -95,16 +99,17 @@ mod tests {
     }
 
     #[test]
-    fn the_last_commit_of_each_span_is_kept() {
+    fn the_first_and_the_last_commit_of_each_span_are_kept() {
         check(&[(0, 0)], &[(0, 0)]);
-        check(&[(0, 1), (10, 2), (999, 3), (1000, 4)], &[(999, 3), (1000, 4)]);
+        check(&[(0, 1), (10, 2), (999, 3), (1000, 4)], &[(0, 1), (999, 3), (1000, 4)]);
+        check(&[(0, 1), (0, 2), (0, 3)], &[(0, 1), (0, 3)]);
         check(&[(1000, 4), (5000, 4)], &[(1000, 4)]);
     }
 
     #[test]
     fn a_clock_that_is_set_back_does_not_turn_the_order() {
-        check(&[(5000, 1), (2000, 2)], &[(5000, 2)]);
-        check(&[(5000, 1), (2000, 2), (6000, 3)], &[(5000, 2), (6000, 3)]);
+        check(&[(5000, 1), (2000, 2)], &[(5000, 1), (5000, 2)]);
+        check(&[(5000, 1), (2000, 2), (3000, 3), (6000, 4)], &[(5000, 1), (5000, 3), (6000, 4)]);
     }
 
     #[test]

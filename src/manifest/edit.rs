@@ -43,7 +43,8 @@ pub(crate) enum EditOp {
     /// At every sequence number from this one on, the tables have all that a reader there sees.
     Floor(SeqNo),
     /// A sequence number that was visible at a time, for finding states of the past. It takes the place of the last one
-    /// when both lie in one span of this many microseconds; one that does not go on from the last changes nothing.
+    /// (unless that is the only one) when both lie in one span of this many microseconds; one that does not go on from
+    /// the last changes nothing.
     Moment { moment: Moment, span_micros: u64 },
 }
 

@@ -178,7 +178,7 @@ impl Version {
         Ok(())
     }
 
-    /// The last sequence number rises with it: a number that stands for a time is never given to another commit.
+    /// The first moment is what is known of the oldest state, and stays. The last sequence number rises with each: a number that stands for a time is never given to another commit.
     fn add_moment(&mut self, moment: Moment, span_micros: u64) -> Result<(), Inconsistency> {
         self.raise_last_seq(moment.seq)?;
         let goes_on = |last: &Moment| last.at_micros <= moment.at_micros && last.seq < moment.seq;
@@ -187,7 +187,7 @@ impl Version {
             return Ok(());
         }
         let moments = Arc::make_mut(&mut self.moments);
-        if last.is_some_and(|last| last.is_replaced_by(&moment, span_micros)) {
+        if moments.len() > 1 && last.is_some_and(|last| last.is_replaced_by(&moment, span_micros)) {
             moments.pop();
         }
         moments.push(moment);
@@ -313,7 +313,7 @@ impl Version {
             self.check_keyspace(record)
                 .map_err(|inner| Inconsistency(format!("keyspace {}: {inner}", id.0)))?;
         }
-        let ascends = self.moments.is_sorted_by(|a, b| a.at_micros < b.at_micros && a.seq < b.seq);
+        let ascends = self.moments.is_sorted_by(|a, b| a.at_micros <= b.at_micros && a.seq < b.seq);
         ensure(ascends, || "moments do not ascend".into())?;
         ensure(self.last_seq <= SEQ_MAX, || format!("sequence number {} is out of bounds", self.last_seq))?;
         self.check_clean()?;

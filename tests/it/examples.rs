@@ -2,6 +2,7 @@
 
 use crate::process::{example, text_of};
 use crate::support::{Random, seed};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
@@ -76,24 +77,17 @@ fn random_tree(root: &Path, files: u64, random: &mut Random) {
     write(root, "binary", b"\0\x01\x02");
 }
 
-/// Kills loads at random moments until one gets through, and answers how many were killed.
-fn load_with_kills(db: &str, root: &str, kills_max: u64, random: &mut Random) -> u64 {
-    let mut kills = 0;
-    loop {
-        let mut load = example("code_index");
-        load.args([db, "load", root]).stdout(Stdio::null()).stderr(Stdio::inherit());
-        let mut child = load.spawn().expect("start a load");
-        if kills < kills_max {
-            std::thread::sleep(Duration::from_micros(random.below(40_000)));
-            child.kill().expect("kill the load");
-        }
-        let status = child.wait().expect("wait for the load");
-        if status.success() {
-            return kills;
-        }
-        assert_eq!(status.signal(), Some(9), "the load failed by itself");
-        kills += 1;
-    }
+/// Starts a program and kills it after a random time of at most this, unless it is through by then: then the answer
+/// is true.
+fn gets_through(name: &str, arguments: &[&str], life_micros_max: u64, random: &mut Random) -> bool {
+    let mut program = example(name);
+    program.args(arguments).stdout(Stdio::null()).stderr(Stdio::inherit());
+    let mut child = program.spawn().expect("start an example");
+    std::thread::sleep(Duration::from_micros(random.below(life_micros_max)));
+    child.kill().expect("kill the example");
+    let status = child.wait().expect("wait for the example");
+    assert!(status.success() || status.signal() == Some(9), "{name} failed by itself");
+    status.success()
 }
 
 #[test]
@@ -106,8 +100,15 @@ fn an_index_built_with_kills_equals_one_built_without() {
     let (tree, whole, killed) = (path("tree"), path("whole"), path("killed"));
     random_tree(Path::new(&tree), 300, &mut random);
     assert!(prints("code_index", &[&whole, "load", &tree]).starts_with("300 files indexed"));
-    let kills = load_with_kills(&killed, &tree, 10, &mut random);
-    println!("{kills} kills");
+    let mut through = false;
+    let kills = (0..10).take_while(|_| {
+        through = gets_through("code_index", &[&killed, "load", &tree], 40_000, &mut random);
+        !through
+    });
+    println!("{} kills", kills.count());
+    if !through {
+        prints("code_index", &[&killed, "load", &tree]);
+    }
     prints("code_index", &[&killed, "check"]);
     let (expect, found) =
         (prints("code_index", &[&whole, "digest"]), prints("code_index", &[&killed, "digest"]));
@@ -235,4 +236,43 @@ fn damage_is_not_counted_as_a_session() {
         fs::write(entry.path(), &bytes).expect("repair a table");
     }
     assert!(found >= 2, "a table of each keyspace is read");
+}
+
+#[test]
+fn every_event_is_applied_exactly_once() {
+    let seed = seed(0x0CE);
+    println!("ESKER_SEED={seed}");
+    let mut random = Random::new(seed);
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = |name: &str| dir.path().join(name).to_str().expect("text").to_string();
+    let (db, file) = (path("db"), path("events"));
+    let mut expected = BTreeMap::new();
+    let mut events = String::new();
+    const EVENTS: u64 = 30_000;
+    for _ in 0..EVENTS {
+        let account = format!("account{:03}", random.below(300));
+        let amount = random.below(2001) as i64 - 1000;
+        writeln!(events, "{account} {amount}").expect("write to a string");
+        *expected.entry(account).or_insert(0) += amount;
+    }
+    fs::write(&file, events).expect("write the events");
+    for _ in 0..15 {
+        if gets_through("exactly_once", &[&db, "ingest", &file], 60_000, &mut random) {
+            break;
+        }
+        let first_line = |text: String| text.lines().next().unwrap_or_default().to_string();
+        println!("killed after {}", first_line(prints("exactly_once", &[&db, "balances"])));
+    }
+    prints("exactly_once", &[&db, "ingest", &file]);
+    let mut balances = format!("{EVENTS} events");
+    for (account, balance) in expected {
+        write!(balances, "\n{account} {balance}").expect("write to a string");
+    }
+    assert!(prints("exactly_once", &[&db, "balances"]) == balances, "some event was lost or applied twice");
+    // A file with more events goes on where it ended; the same one changes nothing.
+    let again = prints("exactly_once", &[&db, "ingest", &file]);
+    assert_eq!(again, format!("{EVENTS} events applied, {EVENTS} of them before"));
+    assert!(prints("exactly_once", &[&db, "balances"]) == balances);
+    assert!(complains("exactly_once", &[&db]).contains("usage"));
+    assert!(complains("exactly_once", &[&db, "ingest", "/no/such/file"]).contains("/no/such/file"));
 }

@@ -8,6 +8,7 @@ mod crash;
 mod damage;
 mod examples;
 mod faults;
+mod history;
 mod kill;
 mod leaks;
 mod model;

@@ -263,6 +263,7 @@ pub fn format_facts(read: &dyn Fn(&str) -> String) -> Vec<Fact> {
         ("src/record/frame.rs", "Part", 4),
         ("src/sstable/mod.rs", "Compression", 2),
         ("src/sstable/mod.rs", "FilterKind", 3),
+        ("src/mvcc/record.rs", "SystemRecord", 2),
     ] {
         add(path, least, numbered_variants(&code(path), name), "`");
     }
@@ -276,6 +277,9 @@ pub fn format_facts(read: &dyn Fn(&str) -> String) -> Vec<Fact> {
     let properties =
         properties.into_iter().filter(|(_, name)| !matches!(name.as_str(), "MAY_IGNORE" | "TAGS"));
     add("src/sstable/meta.rs", 15, properties.collect(), "`");
+    for (path, least) in [("src/mvcc/session.rs", 2), ("src/mvcc/prepared.rs", 8)] {
+        add(path, least, numbered_constants(&code(path)), "`");
+    }
     for (origin, constant, title) in [
         ("src/record/header.rs", "FORMAT_VERSION", "Logs and manifests: version"),
         ("src/sstable/footer.rs", "VERSION", "Tables: version"),

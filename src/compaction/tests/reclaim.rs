@@ -42,7 +42,7 @@ fn deletes_are_garbage_in_the_oldest_run_only() {
 
 #[test]
 fn readers_that_need_it_hold_it_back() {
-    let text = "L2 #1: 1:[a..c]@1-5{older=3} 2:[d..f]@1-7{older=3}";
+    let text = "L2 #1: 1:[a..c]@1-5{bytes=100,older=3} 2:[d..f]@1-7{bytes=100,older=3}";
     check(text, "", 4, "held back");
     check(text, "", 5, &format!("merge L2#1{{1}} -> L2#1 {GONE}"));
     check(text, "", 7, "merge L2#1{1 2} -> L2#1 (readers of older versions are gone)");

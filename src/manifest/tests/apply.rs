@@ -294,7 +294,9 @@ fn the_floor_rises_and_takes_with_it_the_moments_that_nobody_needs() {
 
 #[test]
 fn a_moment_goes_on_from_the_last_or_takes_its_place_or_says_nothing() {
-    check_past(&["moment 100 3 10", "moment 109 4 10"], "None last 4 [4@109]");
+    check_past(&["moment 100 3 10", "moment 109 4 10"], "None last 4 [3@100 4@109]");
+    check_past(&["moment 100 3 10", "moment 200 4 10", "moment 209 5 10"], "None last 5 [3@100 5@209]");
+    check_past(&["moment 100 3 0", "moment 100 4 0", "moment 100 5 0"], "None last 5 [3@100 5@100]");
     check_past(&["moment 100 3 10", "moment 110 4 10"], "None last 4 [3@100 4@110]");
     check_past(&["moment 100 3 0", "moment 101 4 0", "moment 101 5 0"], "None last 5 [3@100 5@101]");
     check_past(&["moment 100 3 10", "moment 99 4 10"], "None last 4 [3@100]");

@@ -157,7 +157,7 @@ fn a_prepared_transaction_is_committed_whole_or_gone() {
     assert_eq!(store.ending("a").unwrap_err().kind(), ErrorKind::Locked);
     let batch = PreparedStore::commit_batch(&core, &records[0]).unwrap();
     assert_eq!(batch.count(), 3);
-    core.commit_batch(&batch.freeze(), batch.keyspaces(), Durability::Disk).unwrap();
+    core.commit_batch(&batch.freeze(), batch.keyspaces(), Durability::Disk, &|_| Ok(())).unwrap();
     ending.ended();
     store.rollback(&core, "b").unwrap();
     // A claim that is given up leaves the transaction as it was.
@@ -275,7 +275,7 @@ fn run_script(core: &Arc<Core>, seen: &mut Vec<Shown>) -> Result<()> {
     let commit = |record: &PreparedRecord| -> Result<()> {
         let ending = store.ending(&record.xid)?;
         let batch = PreparedStore::commit_batch(core, record)?;
-        core.commit_batch(&batch.freeze(), batch.keyspaces(), Durability::Disk)?;
+        core.commit_batch(&batch.freeze(), batch.keyspaces(), Durability::Disk, &|_| Ok(()))?;
         ending.ended();
         Ok(())
     };

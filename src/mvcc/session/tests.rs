@@ -22,6 +22,16 @@ fn get(core: &Arc<Core>, key: &[u8]) -> Option<Vec<u8>> {
     core.get(&keyspace, key).unwrap().map(|value| value.to_vec())
 }
 
+impl SessionCore {
+    /// Commits this batch with the session's record in it.
+    fn commit(&self, core: &Arc<Core>, mut batch: BatchBuilder, durability: Durability) -> Result<Stamped> {
+        self.commit_through(core, durability, |stamp| {
+            stamp.add(&mut batch)?;
+            core.commit_batch(&batch.freeze(), batch.keyspaces(), durability, &|_| Ok(()))
+        })
+    }
+}
+
 #[test]
 fn records_round_trip_and_no_other_bytes_are_accepted() {
     let key = SystemRecord::Session.key("ingest-7");

@@ -7,7 +7,9 @@ use crate::env::OsClock;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
+mod deadlock;
 mod locks;
+mod queue;
 
 const KS: KeyspaceId = KeyspaceId(3);
 
