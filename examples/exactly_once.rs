@@ -9,6 +9,7 @@
 //! account's balance, which must happen once and not twice. The events are applied in order through a session, so the
 //! session's serial number is the number of the last line that is in the database: after a crash, the one that
 //! survived.
+#![expect(clippy::disallowed_methods, reason = "an example reads its files like any program")]
 
 use esker::{Db, Durability, Options};
 use std::fmt::Write as _;

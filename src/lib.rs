@@ -109,6 +109,6 @@ pub use engine::{
     ResolvedOptions, SnapshotAgePolicy, Stats, VerifyReport, VictimPolicy, WriteOptions,
 };
 pub use mvcc::{
-    Isolation, LockStats, PreparedTransaction, RetryPolicy, SessionInfo, TransactionInfo, TransactionOptions,
-    TransactionStats, WaitEdge, WaitGraph,
+    Isolation, LockStats, PreparedTransaction, RetryPolicy, SerializableStats, SessionInfo, TransactionInfo,
+    TransactionOptions, TransactionStats, WaitEdge, WaitGraph,
 };

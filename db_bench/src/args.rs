@@ -148,6 +148,18 @@ pub struct Args {
     #[arg(long, value_name = "LEVEL", value_enum, help_heading = "Operations")]
     pub durability: Option<DurabilityArg>,
 
+    /// Isolation level of the txn_ benchmarks
+    #[arg(long, value_name = "LEVEL", value_enum, default_value_t = IsolationArg::Serializable)]
+    #[arg(help_heading = "Operations")]
+    pub isolation: IsolationArg,
+
+    /// The txn_ benchmarks take no locks before the commit
+    #[arg(long, default_value_t = false, num_args = 0..=1, default_missing_value = "true")]
+    #[arg(require_equals = true)]
+    #[arg(value_name = "BOOL", action = ArgAction::Set, value_parser = BoolishValueParser::new())]
+    #[arg(help_heading = "Operations")]
+    pub optimistic: bool,
+
     /// Entries read after each seek of seekrandom
     #[arg(long, value_name = "N", default_value = "0", value_parser = parse_count)]
     #[arg(help_heading = "Operations")]
@@ -405,6 +417,24 @@ named! {
         Os = "os",
         /// Nothing: not logged
         Memory = "memory",
+    }
+}
+
+named! {
+    /// Isolation level of transactions.
+    IsolationArg {
+        /// Sees what others have not committed
+        #[value(alias = "ru")]
+        ReadUncommitted = "read-uncommitted",
+        /// Each read sees what is committed
+        #[value(alias = "rc")]
+        ReadCommitted = "read-committed",
+        /// All reads see one state
+        #[value(alias = "rr")]
+        RepeatableRead = "repeatable-read",
+        /// As if one after the other
+        #[value(alias = "ser")]
+        Serializable = "serializable",
     }
 }
 

@@ -4,7 +4,7 @@ use crate::args::{DEFAULT_BENCHMARKS, DurabilityArg};
 use crate::runner::{Plan, Worker};
 use crate::stats::Totals;
 use crate::values::ValueSizes;
-use crate::workloads::{maintenance, mixed, read, scan, write, ycsb};
+use crate::workloads::{maintenance, mixed, read, scan, txn, write, ycsb};
 use anyhow::{Result, anyhow, bail};
 use serde::{Serialize, Serializer};
 use std::fmt;
@@ -120,6 +120,10 @@ static BENCHMARKS: &[Benchmark] = &[
     row("ycsbd", Loaded, Threads, as_set, ycsb::d, Totals::ycsb, "YCSB D: 95 % reads of the latest, 5 % inserts"),
     row("ycsbe", Loaded, Threads, as_set, ycsb::e, Totals::ycsb, "YCSB E: 95 % scans of 1 to 100 entries, 5 % inserts, Zipfian"),
     row("ycsbf", Loaded, Threads, as_set, ycsb::f, Totals::ycsb, "YCSB F: 50 % reads, 50 % reads followed by a write, Zipfian"),
+    row("txn_put", Any, Threads, as_set, txn::put, Totals::transactions, "write random keys, each in a transaction (--isolation, --optimistic)"),
+    row("txn_readwrite", Any, Threads, as_set, txn::read_write, Totals::transactions, "transactions that read two random keys and write two others"),
+    row("txn_transfer", Any, Threads, as_set, txn::transfer, Totals::transactions, "transactions that move money between two random accounts, after TPC-B"),
+    row("txn_hot", Any, Threads, as_set, txn::hot, Totals::transactions, "txn_readwrite among 100 keys"),
     row("flush", Any, One, as_set, maintenance::flush, Totals::silent, "write the memtables to tables"),
     row("compact", Any, One, as_set, maintenance::compact, Totals::silent, "compact the whole key range"),
     row("waitforcompaction", Any, One, as_set, maintenance::wait, Totals::silent, "wait until flush and compaction have nothing left to do"),

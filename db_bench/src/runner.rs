@@ -6,7 +6,7 @@ use crate::keys::{Key, KeyShape, uniform};
 use crate::limiter::Limiter;
 use crate::sampler::{self, Bar, CsvReport, Sample};
 use crate::stats::{Merged, Progress, ThreadStats};
-use crate::store::{Store, WriteMode};
+use crate::store::{Store, TransactionMode, WriteMode};
 use crate::values::{ValuePool, ValueSizes, Values};
 use anyhow::{Result, anyhow};
 use rand::SeedableRng;
@@ -51,6 +51,8 @@ pub struct Plan {
     pub seek_nexts: u64,
     /// Percentage of reads.
     pub read_percent: u32,
+    /// How transactions begin.
+    pub transactions: TransactionMode,
     write_rate: u64,
     read_rate: u64,
     with_latency: bool,
@@ -78,6 +80,7 @@ impl Plan {
             duration: (args.duration > 0).then(|| Duration::from_secs(args.duration)),
             seek_nexts: args.seek_nexts,
             read_percent: args.readwritepercent,
+            transactions: TransactionMode { isolation: args.isolation, optimistic: args.optimistic },
             write_rate: args.benchmark_write_rate_limit,
             read_rate: args.benchmark_read_rate_limit,
             with_latency: args.wants_latency(),

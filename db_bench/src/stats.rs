@@ -73,6 +73,8 @@ pub struct Totals {
     pub inserts: u64,
     /// Range scans.
     pub scans: u64,
+    /// Attempts of transactions that failed because of others.
+    pub aborts: u64,
     /// Words of the benchmark itself.
     pub note: String,
 }
@@ -84,6 +86,7 @@ impl Totals {
         self.writes += other.writes;
         self.inserts += other.inserts;
         self.scans += other.scans;
+        self.aborts += other.aborts;
         if self.note.is_empty() {
             self.note.clone_from(&other.note);
         }
@@ -108,6 +111,13 @@ impl Totals {
     pub fn mixed(&self) -> String {
         let total = self.reads + self.writes;
         format!("( reads:{} writes:{} total:{total} found:{})", self.reads, self.writes, self.found)
+    }
+
+    /// `(1000 committed, 12 attempts failed, 1.19 %)`
+    pub fn transactions(&self) -> String {
+        let attempts = (self.writes + self.aborts).max(1);
+        let share = 100.0 * self.aborts as f64 / attempts as f64;
+        format!("({} committed, {} attempts failed, {share:.2} %)", self.writes, self.aborts)
     }
 
     /// What is not zero, in the same manner.

@@ -1,6 +1,6 @@
 //! The engine as the benchmark sees it. The only file that names the engine's types: a rename there is a line here.
 
-use crate::args::{Args, CompactionArg, CompressionArg, DurabilityArg, FilterArg, ReadModeArg};
+use crate::args::{Args, CompactionArg, CompressionArg, DurabilityArg, FilterArg, IsolationArg, ReadModeArg};
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use std::fs;
@@ -102,6 +102,72 @@ impl WriteMode {
     /// Writes that survive this much.
     pub fn new(asked: DurabilityArg) -> WriteMode {
         WriteMode(esker::WriteOptions::new().durability(durability(asked)))
+    }
+}
+
+/// How transactions begin; cheap to copy into every thread.
+#[derive(Debug, Clone, Copy)]
+pub struct TransactionMode {
+    /// Level.
+    pub isolation: IsolationArg,
+    /// Whether no locks are taken before the commit.
+    pub optimistic: bool,
+}
+
+impl TransactionMode {
+    fn options(self) -> esker::TransactionOptions {
+        let options = esker::TransactionOptions::new(match self.isolation {
+            IsolationArg::ReadUncommitted => esker::Isolation::ReadUncommitted,
+            IsolationArg::ReadCommitted => esker::Isolation::ReadCommitted,
+            IsolationArg::RepeatableRead => esker::Isolation::RepeatableRead,
+            IsolationArg::Serializable => esker::Isolation::Serializable,
+        });
+        if self.optimistic { options.optimistic() } else { options }
+    }
+}
+
+/// What an operation inside a transaction answers: the error may be one to try again on.
+pub type Attempt<T> = esker::Result<T>;
+
+/// An open transaction.
+pub struct Transaction<'a> {
+    txn: esker::Transaction,
+    keyspace: &'a esker::Keyspace,
+}
+
+impl Transaction<'_> {
+    /// Reads one entry.
+    #[inline]
+    pub fn get(&self, key: &[u8]) -> Attempt<Option<Slice>> {
+        self.txn.get(self.keyspace, key)
+    }
+
+    /// Writes one entry.
+    #[inline]
+    pub fn put(&mut self, key: &[u8], value: &[u8]) -> Attempt<()> {
+        self.txn.put(self.keyspace, key, value)
+    }
+}
+
+impl Store {
+    /// Runs `body` in transactions, without pauses between them, until one commits; answers how many attempts failed
+    /// before because of other transactions.
+    pub fn transact(
+        &self,
+        transactions: TransactionMode,
+        mode: WriteMode,
+        body: impl Fn(&mut Transaction<'_>) -> Attempt<()>,
+    ) -> Result<u64> {
+        let mut failed = 0;
+        loop {
+            let txn = self.db.begin_with(transactions.options()).context("begin")?;
+            let mut txn = Transaction { txn, keyspace: &self.keyspace };
+            match body(&mut txn).and_then(|()| txn.txn.commit_with(mode.0)) {
+                Ok(_) => return Ok(failed),
+                Err(error) if error.is_retryable() => failed += 1,
+                Err(error) => return Err(error).context("transaction"),
+            }
+        }
     }
 }
 

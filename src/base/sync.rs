@@ -10,30 +10,28 @@ use std::time::Duration;
 /// Order in which locks may be taken: only upwards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Rank {
-    /// Commits of one session, held across each of them.
-    Session = 1,
     /// Search for deadlocks among transactions, one at a time.
-    LockGraph = 2,
+    LockGraph = 1,
     /// Stripes of the transactions' lock table.
-    LockTable = 3,
+    LockTable = 2,
     /// Commit queue: sequence numbers and log reservations.
-    Commit = 4,
+    Commit = 3,
     /// Manifest log, held across its I/O.
-    Manifest = 5,
+    Manifest = 4,
     /// Engine state: memtable lists, current versions, jobs.
-    Engine = 6,
+    Engine = 5,
     /// Publication of commits and sync of the log.
-    Publish = 7,
+    Publish = 6,
     /// Sync of one log segment, held across the system call.
-    LogSync = 8,
+    LogSync = 7,
     /// What serializable transactions conflict over.
-    Ssi = 9,
+    Ssi = 8,
     /// Registered snapshots.
-    Snapshots = 10,
+    Snapshots = 9,
     /// Leaves: never held while another lock of the engine is taken.
-    Leaf = 11,
+    Leaf = 10,
     /// Inside a device, the system's files or a simulated one: below everything of the engine.
-    Device = 12,
+    Device = 11,
 }
 
 #[cfg(debug_assertions)]

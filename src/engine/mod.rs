@@ -24,6 +24,7 @@ mod options;
 mod pins;
 mod pipeline;
 mod read;
+mod readers;
 mod replayed;
 mod run_iter;
 mod single;

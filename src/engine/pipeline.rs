@@ -121,7 +121,8 @@ impl Pipeline {
             }
         }
         let index = state.front.wrapping_add(state.queue.len() as u64);
-        state.queue.push_back(Pending { last_seq, needs_sync, applied: false, waiter: None });
+        let applied = cfg!(plant_publish_early); // Planted fault, in builds that ask for it only: visible too early.
+        state.queue.push_back(Pending { last_seq, needs_sync, applied, waiter: None });
         Ticket { index, last_seq, needs_sync }
     }
 

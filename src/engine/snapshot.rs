@@ -14,12 +14,12 @@ use super::history::History;
 use super::options::SnapshotAgePolicy;
 use super::pins::{Pin, PinKind};
 use super::pipeline::Pipeline;
+use super::readers::{Reader, Readers};
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::sync::{Mutex, Rank};
 use crate::base::types::SeqNo;
 use crate::env::Clock;
 use crate::manifest::Moment;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -48,22 +48,11 @@ pub(crate) struct Registry {
 
 /// What the lock guards.
 struct Held {
-    /// By sequence number and a number of their own.
-    readers: BTreeMap<(SeqNo, u64), Reader>,
-    next_id: u64,
+    readers: Readers,
     /// At every sequence number from here on, all is there that a reader sees.
     floor: SeqNo,
     /// Empty without retention.
     history: History,
-}
-
-struct Reader {
-    kind: PinKind,
-    label: Option<Arc<str>>,
-    /// Nanoseconds of the clock.
-    started: u64,
-    /// It was reported as too old.
-    reported: bool,
 }
 
 /// What a flush or a compaction has to keep.
@@ -95,12 +84,7 @@ impl Registry {
         if keeping.retention.is_some() {
             history.note(clock.unix_micros(), visible);
         }
-        let held = Held {
-            readers: BTreeMap::new(),
-            next_id: 0,
-            floor: floor.unwrap_or(visible).min(visible),
-            history,
-        };
+        let held = Held { readers: Readers::new(), floor: floor.unwrap_or(visible).min(visible), history };
         Registry {
             clock,
             keeping,
@@ -126,14 +110,13 @@ impl Registry {
         let started = self.now();
         let mut held = self.held.lock();
         let seq = pipeline.visible();
-        self.add(&mut held, seq, Reader { kind, label, started, reported: false })
+        self.add(&mut held, Reader { seq, kind, label, started, reported: false })
     }
 
-    fn add(self: &Arc<Self>, held: &mut Held, seq: SeqNo, reader: Reader) -> Registration {
-        let (id, started) = (held.next_id, reader.started);
-        held.next_id = id.wrapping_add(1);
-        held.readers.insert((seq, id), reader);
-        Registration { registry: Arc::clone(self), seq, id, started }
+    fn add(self: &Arc<Self>, held: &mut Held, reader: Reader) -> Registration {
+        let (seq, started) = (reader.seq, reader.started);
+        let index = held.readers.insert(reader);
+        Registration { registry: Arc::clone(self), seq, index, started }
     }
 
     /// Registers a reader of a state of the past.
@@ -150,8 +133,9 @@ impl Registry {
         if !self.is_readable(&mut held, visible, seq) {
             return Err(self.too_far_back(&held, visible, &format!("sequence number {seq}")));
         }
-        let reader = Reader { kind: PinKind::Snapshot, label: None, started: self.now(), reported: false };
-        Ok(self.add(&mut held, seq, reader))
+        let reader =
+            Reader { seq, kind: PinKind::Snapshot, label: None, started: self.now(), reported: false };
+        Ok(self.add(&mut held, reader))
     }
 
     /// Registers a reader of the state at a time, in microseconds since the Unix epoch.
@@ -172,9 +156,14 @@ impl Registry {
         };
         match seq.filter(|seq| self.is_readable(&mut held, visible, *seq)) {
             Some(seq) => {
-                let reader =
-                    Reader { kind: PinKind::Snapshot, label: None, started: self.now(), reported: false };
-                Ok(self.add(&mut held, seq, reader))
+                let reader = Reader {
+                    seq,
+                    kind: PinKind::Snapshot,
+                    label: None,
+                    started: self.now(),
+                    reported: false,
+                };
+                Ok(self.add(&mut held, reader))
             }
             None => Err(self.too_far_back(&held, visible, &format!("time {}", Seconds(at_micros)))),
         }
@@ -183,8 +172,7 @@ impl Registry {
     /// Whether a new reader at this sequence number sees all it should: it is in the window, or somebody reads there.
     fn is_readable(&self, held: &mut Held, visible: SeqNo, seq: SeqNo) -> bool {
         let mark = self.mark.load(Ordering::Acquire);
-        let mut here = held.readers.range((seq, 0)..=(seq, u64::MAX));
-        let is_read = here.any(|(_, reader)| reader.started >= mark);
+        let is_read = held.readers.iter().any(|reader| reader.seq == seq && reader.started >= mark);
         seq == visible || is_read || seq >= self.floor_of(held, visible)
     }
 
@@ -233,8 +221,8 @@ impl Registry {
 
     fn snapshots(&self, held: &Held) -> Vec<SeqNo> {
         let mark = self.mark.load(Ordering::Acquire);
-        let kept = held.readers.iter().filter(|(_, reader)| reader.started >= mark);
-        let mut snapshots: Vec<_> = kept.map(|((seq, _), _)| *seq).collect();
+        let kept = held.readers.iter().filter(|reader| reader.started >= mark);
+        let mut snapshots: Vec<_> = kept.map(|reader| reader.seq).collect();
         snapshots.dedup();
         snapshots
     }
@@ -242,8 +230,8 @@ impl Registry {
     /// Number of registered readers and the oldest sequence number among them.
     pub(crate) fn summary(&self) -> (usize, Option<SeqNo>) {
         let (held, mark) = (self.held.lock(), self.mark.load(Ordering::Acquire));
-        let mut kept = held.readers.iter().filter(|(_, reader)| reader.started >= mark);
-        let oldest = kept.next().map(|((seq, _), _)| *seq);
+        let mut kept = held.readers.iter().filter(|reader| reader.started >= mark);
+        let oldest = kept.next().map(|reader| reader.seq);
         (kept.count().saturating_add(usize::from(oldest.is_some())), oldest)
     }
 
@@ -251,8 +239,8 @@ impl Registry {
     pub(crate) fn pins(&self) -> Vec<Pin> {
         let now = self.now();
         let (held, mark) = (self.held.lock(), self.mark.load(Ordering::Acquire));
-        let kept = held.readers.iter().filter(|(_, reader)| reader.started >= mark);
-        let mut pins: Vec<_> = kept.map(|((seq, _), reader)| reader.pin(*seq, now)).collect();
+        let kept = held.readers.iter().filter(|reader| reader.started >= mark);
+        let mut pins: Vec<_> = kept.map(|reader| reader.pin(now)).collect();
         pins.sort_by(|a, b| a.seq.cmp(&b.seq).then(b.age.cmp(&a.age)));
         pins
     }
@@ -306,17 +294,18 @@ impl Registry {
         let mut held = self.held.lock();
         self.give_up_locked(&held, now);
         let (mut old, mut next) = (Vec::new(), 0);
-        for ((seq, _), reader) in held.readers.iter_mut().filter(|(_, reader)| !reader.reported) {
+        for reader in held.readers.iter_mut().filter(|reader| !reader.reported) {
             let at = reader.started.saturating_add(age).max(1);
             if at <= now {
                 reader.reported = true;
-                old.push(reader.pin(*seq, now));
+                old.push(reader.pin(now));
             } else if next == 0 || at < next {
                 next = at;
             }
         }
         // Under the lock: whoever registers later finds it at 0 and plans for itself.
         self.due.store(next, Ordering::Release);
+        old.sort_by(|a: &Pin, b| a.seq.cmp(&b.seq).then(b.age.cmp(&a.age)));
         old
     }
 
@@ -348,12 +337,12 @@ impl std::fmt::Debug for Registry {
 }
 
 impl Reader {
-    fn pin(&self, seq: SeqNo, now: u64) -> Pin {
+    fn pin(&self, now: u64) -> Pin {
         Pin {
             kind: self.kind,
             label: self.label.as_deref().map(str::to_string),
             age: Duration::from_nanos(now.saturating_sub(self.started)),
-            seq,
+            seq: self.seq,
             bytes: 0,
         }
     }
@@ -378,7 +367,7 @@ impl std::fmt::Display for Seconds {
 pub(crate) struct Registration {
     registry: Arc<Registry>,
     seq: SeqNo,
-    id: u64,
+    index: usize,
     started: u64,
 }
 
@@ -397,11 +386,11 @@ impl Registration {
     fn copy(&self, kind: Option<PinKind>) -> Registration {
         let registry = &self.registry;
         let mut held = registry.held.lock();
-        let own = held.readers.get(&(self.seq, self.id));
+        let own = held.readers.get(self.index);
         let label = own.and_then(|own| own.label.clone());
         let kind = kind.or(own.map(|own| own.kind)).unwrap_or(PinKind::Snapshot);
-        let reader = Reader { kind, label, started: self.started, reported: false };
-        registry.add(&mut held, self.seq, reader)
+        let reader = Reader { seq: self.seq, kind, label, started: self.started, reported: false };
+        registry.add(&mut held, reader)
     }
 
     /// Whether what was read since the registration can be answered. To be asked after the data was read and before it
@@ -455,7 +444,7 @@ impl Clone for Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        let gone = self.registry.held.lock().readers.remove(&(self.seq, self.id));
+        let gone = self.registry.held.lock().readers.remove(self.index);
         // Its label is freed outside of the lock.
         drop(gone);
     }

@@ -8,8 +8,19 @@
 
 use crate::base::metrics::thread_stripe;
 use crate::base::sync::{Condvar, Mutex, Rank};
+use std::cell::Cell;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::SeqCst;
+
+thread_local! {
+    /// Writes of this thread that pass.
+    static PASSING: Cell<u32> = const { Cell::new(0) };
+}
+
+/// Whether the calling thread is inside a write that passes: [`Gate::open`] would wait for itself.
+pub(crate) fn is_passing() -> bool {
+    PASSING.get() > 0
+}
 
 /// Counters of passing writes.
 const STRIPES: usize = 16;
@@ -42,6 +53,7 @@ impl Gate {
     pub(crate) fn pass(&self) -> Option<Pass<'_>> {
         let stripe = self.passing.get(thread_stripe() % STRIPES)?;
         stripe.0.fetch_add(1, SeqCst);
+        PASSING.set(PASSING.get().wrapping_add(1));
         let pass = Pass { gate: self, stripe };
         (self.open.load(SeqCst) == 0).then_some(pass)
     }
@@ -77,6 +89,7 @@ pub(crate) struct Pass<'a> {
 impl Drop for Pass<'_> {
     #[inline]
     fn drop(&mut self) {
+        PASSING.set(PASSING.get().wrapping_sub(1));
         self.stripe.0.fetch_sub(1, SeqCst);
         if self.gate.open.load(SeqCst) > 0 {
             // The turn is taken so that a transaction between its look and its wait does not miss this.

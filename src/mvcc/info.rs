@@ -3,7 +3,9 @@
 use super::Transactions;
 use super::locks::LockStats;
 use super::options::Isolation;
+use super::ssi::SsiStats;
 use crate::base::deadlock::LockDescription;
+use crate::engine::VersionedStore;
 use std::fmt;
 use std::time::Duration;
 
@@ -71,8 +73,50 @@ pub struct TransactionStats {
     pub open: usize,
     /// Memory of all uncommitted writes.
     pub write_bytes: usize,
+    /// Prepared and not ended.
+    pub prepared: usize,
+    /// Bytes of their records on disk.
+    pub prepared_bytes: u64,
     /// The lock table.
     pub locks: LockStats,
+    /// What SERIALIZABLE transactions need remembered.
+    pub serializable: SerializableStats,
+}
+
+/// What the detection of conflicts between SERIALIZABLE transactions takes. Part of [`TransactionStats`].
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct SerializableStats {
+    /// Open transactions whose reads are tracked.
+    pub open: usize,
+    /// Commits that are remembered for them.
+    pub retained_commits: usize,
+    /// Memory of reads and commits.
+    pub bytes: usize,
+    /// Commits checked so far.
+    pub checks: u64,
+    /// Of them, refused.
+    pub conflicts: u64,
+    /// How often something was remembered more coarsely for want of memory.
+    pub coarsened: u64,
+    /// Whether commits are being remembered now.
+    pub is_recording: bool,
+}
+
+impl From<SsiStats> for SerializableStats {
+    fn from(stats: SsiStats) -> SerializableStats {
+        let SsiStats { is_recording, open, prepared: _, retained, bytes, checks, conflicts, coarsened } =
+            stats;
+        SerializableStats {
+            open,
+            retained_commits: retained,
+            bytes,
+            checks,
+            conflicts,
+            coarsened,
+            is_recording,
+        }
+    }
 }
 
 impl Transactions {
@@ -103,6 +147,8 @@ impl Transactions {
     pub(crate) fn stats(&self) -> TransactionStats {
         let counters = &self.counters;
         let open = self.open.lock().len();
+        let prepared = self.prepared_open.lock().len();
+        self.ssi.collect(self.core.visible_seq());
         TransactionStats {
             begun: counters.begun.get(),
             committed: counters.committed.get(),
@@ -112,7 +158,10 @@ impl Transactions {
             expired: counters.expired.get(),
             open,
             write_bytes: self.write_bytes.load(std::sync::atomic::Ordering::Relaxed),
+            prepared,
+            prepared_bytes: self.prepared.bytes(),
             locks: self.locks.stats(),
+            serializable: self.ssi.stats().into(),
         }
     }
 }

@@ -28,7 +28,7 @@ mod two_phase;
 mod txn;
 mod write_set;
 
-pub use info::{TransactionInfo, TransactionStats};
+pub use info::{SerializableStats, TransactionInfo, TransactionStats};
 pub(crate) use iter::TxnIter;
 pub(crate) use locks::Mode;
 pub use locks::{LockStats, WaitEdge, WaitGraph};
@@ -135,6 +135,12 @@ impl Transactions {
     /// Begins a transaction.
     pub(crate) fn begin(self: &Arc<Self>, options: TransactionOptions) -> Result<Txn> {
         check_options(&options)?;
+        if gate::is_passing() {
+            return Err(Error::new(
+                ErrorKind::InvalidArgument,
+                "a listener that is told of a write on the writer's thread cannot begin a transaction there",
+            ));
+        }
         self.core.health.check_open()?;
         if !options.read_only {
             self.core.health.check_writable()?;
@@ -155,6 +161,7 @@ impl Transactions {
             isolation: options.isolation,
             started,
             expires_at,
+            is_optimistic: options.optimistic,
             owner,
             writes: Mutex::new(Rank::Leaf, WriteSet::default()),
             fate: txn::Fate::default(),
@@ -254,10 +261,11 @@ impl Transactions {
         }
         let deadline = self.now().saturating_add(timeout);
         loop {
+            self.expire_due();
             let left = deadline.saturating_sub(self.now());
             let slice = self.until_next_expiry().map_or(left, |next| next.min(left));
             match acquire(Wait::Upto(slice)) {
-                Err(error) if error.kind() == ErrorKind::LockTimeout && slice < left => self.expire_due(),
+                Err(error) if error.kind() == ErrorKind::LockTimeout && slice < left => {}
                 other => return other,
             }
         }
@@ -309,11 +317,9 @@ impl Transactions {
 
     /// What `look` finds in the write sets of all transactions but this one.
     fn others<T>(&self, id: TxnId, look: impl Fn(&WriteSet) -> Option<T>) -> Vec<T> {
-        let open: Vec<Arc<Shared>> = self.open.lock().values().cloned().collect();
-        open.iter()
-            .filter(|shared| shared.id != id)
-            .filter_map(|shared| look(&shared.writes.lock()))
-            .collect()
+        let is_seen = |shared: &&Arc<Shared>| shared.id != id && !shared.is_optimistic;
+        let open: Vec<Arc<Shared>> = self.open.lock().values().filter(is_seen).cloned().collect();
+        open.iter().filter_map(|shared| look(&shared.writes.lock())).collect()
     }
 
     // Memory.

@@ -4,12 +4,13 @@
 //! its batch. So the record is exactly as old as the data: whatever a recovery shows of a session's operations, the
 //! record says which they are. A session that is not open is a record and nothing else.
 //!
-//! A session's commits follow one another under its lock, in the order of their serials.
+//! A session's commits follow one another, in the order of their serials: each has its turn. A turn is not a lock that is
+//! held, because a commit waits for others and may call the listener.
 
 use super::record::{SystemRecord, seal, unseal};
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::fields::{DecodeError, FieldMap, put_number};
-use crate::base::sync::{Mutex, Rank};
+use crate::base::sync::{Condvar, Mutex, Rank};
 use crate::base::types::{KeyspaceId, SeqNo};
 use crate::engine::{Core, Durability, KeyspaceCore, VersionedStore};
 use crate::wal::BatchBuilder;
@@ -123,8 +124,14 @@ impl Sessions {
             Some(keyspace) => durable_serial(core, keyspace, name, &key)?,
             None => 0,
         };
-        let state = State { serial, keyspace: keyspace.map(|keyspace| keyspace.id), failure: None };
-        Ok(SessionCore { claim, key, recovered_serial: serial, state: Mutex::new(Rank::Session, state) })
+        let state = State {
+            serial,
+            keyspace: keyspace.map(|keyspace| keyspace.id),
+            is_committing: false,
+            failure: None,
+        };
+        let state = Mutex::new(Rank::Leaf, state);
+        Ok(SessionCore { claim, key, recovered_serial: serial, state, turn_ended: Condvar::default() })
     }
 
     /// Removes what is stored of a session. It is gone for good when this returns.
@@ -165,6 +172,7 @@ pub(crate) struct SessionCore {
     key: Vec<u8>,
     recovered_serial: u64,
     state: Mutex<State>,
+    turn_ended: Condvar,
 }
 
 #[derive(Debug)]
@@ -173,6 +181,8 @@ struct State {
     serial: u64,
     /// The system keyspace, once it is known to be there.
     keyspace: Option<KeyspaceId>,
+    /// A commit has its turn.
+    is_committing: bool,
     /// Why the serial number is not known any more.
     failure: Option<Error>,
 }
@@ -216,7 +226,7 @@ impl SessionCore {
     }
 
     /// Takes the next serial number for a commit that `commit` makes, with the stamp in its batch. The number is used
-    /// up only if that succeeds. Holds the session's lock meanwhile.
+    /// up only if that succeeds. Other commits of the session wait meanwhile; no lock is held.
     pub(crate) fn commit_through(
         &self,
         core: &Arc<Core>,
@@ -229,21 +239,19 @@ impl SessionCore {
                 "a session's operations cannot have durability Memory: what survives would not be a prefix of them",
             ));
         }
-        let mut state = self.state.lock();
-        self.check_usable(&state)?;
-        let serial = state.serial.checked_add(1).ok_or_else(|| {
-            Error::new(ErrorKind::LimitExceeded, "all 2^64 serial numbers of the session are used up")
-        })?;
-        let keyspace = match state.keyspace {
+        let turn = self.take_turn()?;
+        let keyspace = match turn.keyspace {
             Some(id) => id,
-            None => *state.keyspace.insert(created(core)?),
+            None => created(core)?,
         };
-        let record = SessionRecord { serial, unix_micros: core.env.clock.unix_micros() };
-        let stamp = Stamp { keyspace, key: &self.key, value: record.encode(&self.key) };
-        match commit(&stamp) {
+        let record = SessionRecord { serial: turn.serial, unix_micros: core.env.clock.unix_micros() };
+        let result = commit(&Stamp { keyspace, key: &self.key, value: record.encode(&self.key) });
+        let mut state = self.state.lock();
+        state.keyspace = Some(keyspace);
+        match result {
             Ok(seq) => {
-                state.serial = serial;
-                Ok(Stamped { seq, serial })
+                state.serial = turn.serial;
+                Ok(Stamped { seq, serial: turn.serial })
             }
             Err(error) => {
                 // A commit that failed otherwise left nothing behind; but once writes are stopped nothing is sure.
@@ -254,6 +262,20 @@ impl SessionCore {
                 Err(error)
             }
         }
+    }
+
+    /// Waits until no other commit of the session is under way.
+    fn take_turn(&self) -> Result<Turn<'_>> {
+        let mut state = self.state.lock();
+        while state.is_committing {
+            self.turn_ended.wait(&mut state);
+        }
+        self.check_usable(&state)?;
+        let serial = state.serial.checked_add(1).ok_or_else(|| {
+            Error::new(ErrorKind::LimitExceeded, "all 2^64 serial numbers of the session are used up")
+        })?;
+        state.is_committing = true;
+        Ok(Turn { session: self, serial, keyspace: state.keyspace })
     }
 
     fn check_usable(&self, state: &State) -> Result<()> {
@@ -267,6 +289,25 @@ impl SessionCore {
             ),
             cause.clone(),
         ))
+    }
+}
+
+/// The right to commit the operation with this serial number; given back when dropped.
+struct Turn<'a> {
+    session: &'a SessionCore,
+    serial: u64,
+    keyspace: Option<KeyspaceId>,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let mut state = self.session.state.lock();
+        state.is_committing = false;
+        if std::thread::panicking() {
+            state.failure = Some(Error::new(ErrorKind::OutcomeUnknown, "a commit of the session panicked"));
+        }
+        drop(state);
+        self.session.turn_ended.notify_all();
     }
 }
 

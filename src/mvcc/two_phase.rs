@@ -143,8 +143,18 @@ impl Transactions {
             Ok(())
         };
         let frozen = batch.freeze();
-        let seq = self.core.commit_batch(&frozen, batch.keyspaces(), Durability::Disk, &check)?;
+        let committed = self.core.commit_batch(&frozen, batch.keyspaces(), Durability::Disk, &check);
         drop(unsettled.take());
+        if committed.is_err() {
+            // Still prepared, as after a crash. What it read is then taken for everything.
+            let reads = match level_of(record.isolation) {
+                Isolation::Serializable => RecoveredReads::Unknown,
+                _ => RecoveredReads::Untracked,
+            };
+            self.ssi.rollback_prepared(id);
+            self.ssi.recover_prepared(id, write_keys(&record.operations), &reads);
+        }
+        let seq = committed?;
         ending.ended();
         self.counters.committed.add(1);
         self.forget_prepared(xid);
@@ -231,6 +241,7 @@ impl Transactions {
             isolation,
             started,
             expires_at: None,
+            is_optimistic: false,
             owner,
             writes: Mutex::new(Rank::Leaf, writes),
             fate,

@@ -248,16 +248,18 @@ fn too_old<T: std::fmt::Debug>(result: Result<T, Error>) {
     assert_eq!(result.unwrap_err().kind(), ErrorKind::SnapshotTooOld);
 }
 
+type Move = fn(&mut Cursor) -> Result<(), Error>;
+
 /// Cursors on the first of three entries, on the last, after a seek forward and backward, nowhere.
 fn cursors(db: &Db) -> Vec<Cursor> {
-    let moves: [fn(&mut Cursor) -> Result<(), Error>; 5] = [
+    let moves: [Move; 5] = [
         |cursor| cursor.seek_to_first(),
         |cursor| cursor.seek_to_last(),
         |cursor| cursor.seek("b"),
         |cursor| cursor.seek_for_prev("b"),
         |_| Ok(()),
     ];
-    let place = |to: &fn(&mut Cursor) -> Result<(), Error>| {
+    let place = |to: &Move| {
         let mut cursor = db.cursor().unwrap();
         to(&mut cursor).unwrap();
         cursor
@@ -300,7 +302,7 @@ fn every_way_to_read_fails_once_a_reader_is_given_up() {
         too_old(iter.next().unwrap());
         assert!(iter.next().is_none());
         too_old(back.next_back().unwrap());
-        let steps: [fn(&mut Cursor) -> Result<(), Error>; 6] = [
+        let steps: [Move; 6] = [
             Cursor::next,
             Cursor::prev,
             Cursor::seek_to_first,

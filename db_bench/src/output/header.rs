@@ -1,7 +1,7 @@
 //! The lines before the results: where, with what and on what they were measured.
 
 use super::bytes;
-use crate::args::DurabilityArg;
+use crate::args::{Args, DurabilityArg};
 use crate::keys::KeyShape;
 use crate::machine::utc;
 use crate::session::Report;
@@ -60,6 +60,7 @@ pub fn settings(report: &Report<'_>) -> Vec<(&'static str, String)> {
         ("Read percent", args.readwritepercent.to_string()),
         ("Seek nexts", args.seek_nexts.to_string()),
         ("Durability", durability(args.durability()).to_string()),
+        ("Transactions", transactions(args)),
         ("Compression", in_force.compression.to_string()),
         ("Bloom bits", format!("{} ({})", in_force.bloom_bits, in_force.filter)),
         ("Block size", bytes(in_force.block_size)),
@@ -77,6 +78,11 @@ pub fn settings(report: &Report<'_>) -> Vec<(&'static str, String)> {
 
 fn limit(limit: u64, unit: &str) -> String {
     if limit == 0 { "no limit".to_string() } else { format!("{limit} {unit}") }
+}
+
+fn transactions(args: &Args) -> String {
+    let kind = if args.optimistic { "optimistic" } else { "pessimistic" };
+    format!("{}, {kind}", args.isolation)
 }
 
 fn durability(durability: DurabilityArg) -> &'static str {

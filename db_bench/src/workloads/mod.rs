@@ -4,5 +4,6 @@ pub mod maintenance;
 pub mod mixed;
 pub mod read;
 pub mod scan;
+pub mod txn;
 pub mod write;
 pub mod ycsb;

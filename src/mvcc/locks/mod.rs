@@ -30,7 +30,11 @@
 //! to wait searches breadth first for the shortest cycle through itself (`stripes.rs`, `graph.rs`); it looks again after
 //! [`wait::RECHECK`] and then ever more rarely if others began to wait meanwhile. Searches exclude each other, and a
 //! victim counts as gone once it is chosen, so each cycle costs one victim. Edges are read stripe by stripe, not at
-//! one moment; that is enough, because an owner that waits lets go of nothing.
+//! one moment; that is enough, because an owner that waits lets go of nothing. And a grant, in whatever order, closes
+//! no cycle: its new edges lead to an owner that does not wait.
+//!
+//! The exception for those who wait for the requester looks at the queue of one stripe. A chain that leads through the
+//! queues of other stripes is not seen, and can end as a deadlock that another order would have avoided.
 //!
 //! # Costs and limits
 //!
@@ -58,7 +62,7 @@ pub(crate) use owner::{Owner, OwnerInfo};
 #[cfg(test)]
 pub(crate) use report::VictimPolicy;
 pub use table::LockStats;
-pub(crate) use table::{HeldLock, LockOptions, LockTable, WaitingFor};
+pub(crate) use table::{LockOptions, LockTable};
 
 use std::time::Duration;
 

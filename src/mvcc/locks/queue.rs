@@ -273,9 +273,10 @@ impl Stripe {
         let earlier = self.waiting.get(..end).unwrap_or_default();
         let (mut ahead, mut waiting_for_owner) = (Vec::new(), Vec::<&Request>::new());
         for request in earlier.iter().filter(|request| wanted.meets(request)) {
-            if self.waits_for(request, wanted.owner)
-                || waiting_for_owner.iter().any(|other| request.wanted().conflicts_with_request(other))
-            {
+            let is_behind = |other: &&Request| {
+                request.wanted().conflicts_with_request(other) && !self.waits_for(other, &request.owner)
+            };
+            if self.waits_for(request, wanted.owner) || waiting_for_owner.iter().any(is_behind) {
                 waiting_for_owner.push(request);
             } else if wanted.mode.conflicts(request.mode) {
                 ahead.push(request);

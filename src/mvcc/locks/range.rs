@@ -103,8 +103,9 @@ pub(super) fn cancel<S: DerefMut<Target = Stripe>>(stripes: &mut [S], ticket: u6
 
 /// Grants what can be granted, keys and ranges; `woken` gets the owners.
 ///
-/// Keys first is as fair as the order of arrival: a key that came after a conflicting range waits for it anyway. And
-/// one pass is enough, since a grant lets nobody else go on.
+/// Keys first is as fair as the order of arrival: a key that came after a conflicting range waits for it, unless the
+/// range waits for the key's owner and cannot go on anyway. And one pass is enough, since a grant lets nobody else go
+/// on.
 pub(super) fn settle<S: DerefMut<Target = Stripe>>(stripes: &mut [S], woken: &mut Vec<Arc<Owner>>) {
     for stripe in stripes.iter_mut() {
         stripe.settle(woken);

@@ -80,7 +80,7 @@ fn random_record(random: &mut SplitMix64) -> PreparedRecord {
         locks: (0..locks)
             .map(|_| PreparedLock {
                 keyspace: KeyspaceId(random.next_u64() as u32),
-                exclusive: random.next_u64() % 2 == 0,
+                exclusive: random.next_u64().is_multiple_of(2),
                 scope: scope(random),
             })
             .collect(),

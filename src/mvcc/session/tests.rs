@@ -177,3 +177,52 @@ fn a_record_is_not_charged_for_the_batch_it_came_with() {
     assert!(system.active.bytes() < 20_000, "{} bytes", system.active.bytes());
     assert_eq!(system.active.len(), 50);
 }
+
+#[test]
+fn a_commit_that_panicked_ends_the_session() {
+    let core = core(&Arc::new(MemFs::new()));
+    let session = Sessions::new().open(&core, "s").unwrap();
+    let panicking = std::panic::AssertUnwindSafe(|| {
+        session.commit_through(&core, Durability::Os, |_| panic!("a defect")).map(|_| ())
+    });
+    assert!(std::panic::catch_unwind(panicking).is_err());
+    let refused = session.commit(&core, put(0, b"a", b"1"), Durability::Os).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Poisoned, "{refused}");
+}
+
+/// A commit may wait for others and call the listener: nothing of the session may be locked meanwhile.
+#[test]
+fn a_session_can_be_asked_during_its_commit() {
+    let core = core(&Arc::new(MemFs::new()));
+    let sessions = Sessions::new();
+    let (session, other) = (sessions.open(&core, "s").unwrap(), sessions.open(&core, "t").unwrap());
+    let outer = session.commit_through(&core, Durability::Os, |stamp| {
+        assert_eq!(session.serial(), 0);
+        assert_eq!(other.commit(&core, put(0, b"t", b"1"), Durability::Disk)?.serial, 1);
+        let mut batch = put(0, b"s", b"1");
+        stamp.add(&mut batch)?;
+        core.commit_batch(&batch.freeze(), batch.keyspaces(), Durability::Os, &|_| Ok(()))
+    });
+    assert_eq!((outer.unwrap().serial, session.serial()), (1, 1));
+}
+
+/// A full disk refuses operations without using up their numbers.
+#[test]
+fn a_full_disk_leaves_the_numbers_without_holes() {
+    let fs = Arc::new(MemFs::new());
+    let core = core(&fs);
+    let session = Sessions::new().open(&core, "s").unwrap();
+    session.commit(&core, put(0, b"a", &[1; 100]), Durability::Disk).unwrap();
+    fs.set_capacity(Some(fs.used_bytes() + 5_000));
+    let mut last = 1;
+    let refused = loop {
+        match session.commit(&core, put(0, b"a", &[2; 10_000]), Durability::Disk) {
+            Ok(done) => last = done.serial,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(refused.kind(), ErrorKind::NoSpace, "{refused}");
+    assert_eq!(session.serial(), last);
+    fs.set_capacity(None);
+    assert_eq!(session.commit(&core, put(0, b"a", b"3"), Durability::Disk).unwrap().serial, last + 1);
+}

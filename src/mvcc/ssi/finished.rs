@@ -11,8 +11,11 @@ use crate::base::types::{KeyspaceId, SeqNo};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// Pieces of the table of keys; one is swept at a time.
+/// Pieces of the table of keys, a power of two; one is swept at a time.
 const SHARDS: usize = 64;
+
+/// The bits of a hash, shifted, that choose a shard.
+const SHARD_MASK: usize = SHARDS - 1;
 
 /// A finished reader that is not in the index yet.
 #[derive(Debug)]
@@ -68,7 +71,7 @@ fn shard_bytes(shard: &Shard) -> usize {
 
 fn shard_of(hash: u64) -> usize {
     // Not the bits that the tables themselves use: those are the lowest and the highest.
-    usize::try_from((hash >> 32) % SHARDS as u64).unwrap_or(0)
+    usize::from((hash >> 32) as u8) & SHARD_MASK
 }
 
 impl Finished {

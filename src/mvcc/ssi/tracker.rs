@@ -209,8 +209,9 @@ impl Tracker {
         }
     }
 
-    /// Puts the reads of a committed transaction where later commits find them fast. To be called after the commit lock
-    /// is released, before a wait for a sync; otherwise the drop does it.
+    /// Puts the reads of a committed transaction where later commits find them fast, as the drop does: for tests that
+    /// want it earlier.
+    #[cfg(test)]
     pub(crate) fn settle(&self) {
         let unsettled = self.local.lock().unsettled.take();
         drop(unsettled);

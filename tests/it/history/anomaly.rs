@@ -13,7 +13,7 @@ pub enum Kind {
     Garbage,
     /// A transaction did not see its own write.
     Internal,
-    /// Between locking a key and writing it, another one wrote it.
+    /// Between locking a key and committing, another one wrote it.
     LockBroken,
     /// A cycle of writes: the order that readers saw contradicts the order of commits.
     G0,

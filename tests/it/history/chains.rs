@@ -141,7 +141,7 @@ impl<'h> Chains<'h> {
             for op in self.history.ops_of(one) {
                 match *op {
                     Op::Read { key, version } | Op::LockedRead { key, version } => note(key, version),
-                    Op::Range { found, .. } | Op::List { found, .. } => {
+                    Op::Range { found, .. } | Op::LockedRange { found, .. } | Op::List { found, .. } => {
                         self.history.found(found).iter().for_each(|(key, version)| note(*key, *version));
                     }
                     _ => {}

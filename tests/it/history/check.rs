@@ -1,6 +1,6 @@
 //! The checker: a history in, what is wrong with it out.
 
-use super::anomaly::{Anomaly, Findings};
+use super::anomaly::Anomaly;
 use super::chains::Chains;
 use super::model::{History, Level};
 use super::reads::Judge;

@@ -172,7 +172,7 @@ impl<'s> Client<'s> {
         let transaction = self.space.db.begin_with(options).map_err(|error| stop_of(&error))?;
         Ok(Open {
             level: plan.level,
-            optimistic: plan.optimistic,
+            read_only: plan.read_only,
             begin,
             transaction,
             ops: Vec::new(),
@@ -192,6 +192,7 @@ impl<'s> Client<'s> {
         let outcome = open.transaction.commit_with(WriteOptions::new().durability(durability));
         let end = self.space.tick();
         let (status, result) = self.outcome(outcome.map(|receipt| receipt.seq), wrote, durability);
+        assert!(!plan.read_only || result != Err(Stop::InTheWay), "a declared reader failed to commit");
         self.record(level, begin, end, status, ops, found);
         result
     }
@@ -291,7 +292,7 @@ fn isolation(level: Level) -> Isolation {
 /// A transaction under way and what it has done.
 pub struct Open {
     level: Level,
-    optimistic: bool,
+    read_only: bool,
     begin: u64,
     transaction: esker::Transaction,
     ops: Vec<Op>,
@@ -301,13 +302,17 @@ pub struct Open {
 impl Open {
     /// One action; after an error the transaction can only be ended.
     pub fn step(&mut self, space: &Space, action: Action) -> Result<(), Stop> {
-        self.act(space, action).map_err(|error| stop_of(&error))
+        let result = self.act(space, action).map_err(|error| stop_of(&error));
+        // Who only reads and has said so is in nobody's way, nor anybody in his.
+        assert!(!self.read_only || result != Err(Stop::InTheWay), "a declared reader failed in {action:?}");
+        result
     }
 
     fn act(&mut self, space: &Space, action: Action) -> esker::Result<()> {
         match action {
             Action::Get(key) => self.get(space, key).map(|_| ()),
             Action::GetForUpdate(key) => self.get_for_update(space, key).map(|_| ()),
+            Action::GetForShare(key) => self.get_for_share(space, key),
             Action::Range(from, to) => self.range(space, from, to).map(|_| ()),
             Action::ScanForUpdate(from, to) => self.scan_for_update(space, from, to),
             Action::Put(key) => self.put(space, key, &[]),
@@ -344,6 +349,12 @@ impl Open {
         Ok(value)
     }
 
+    fn get_for_share(&mut self, space: &Space, key: Key) -> esker::Result<()> {
+        let value = self.transaction.get_for_share(space.keyspace(key), key.to_be_bytes())?;
+        self.ops.push(Op::LockedRead { key, version: value.as_deref().map_or(ABSENT, version_of) });
+        Ok(())
+    }
+
     /// To write what was read: below REPEATABLE READ it must be locked; above, a conflict is found out.
     fn get_to_write(&mut self, space: &Space, key: Key) -> esker::Result<Option<Slice>> {
         if self.level < Level::RepeatableRead {
@@ -354,27 +365,41 @@ impl Open {
     }
 
     fn range(&mut self, space: &Space, from: Key, to: Key) -> esker::Result<Vec<(Key, Slice)>> {
-        let items = self.transaction.range(space.keyspace(from), from.to_be_bytes()..to.to_be_bytes());
-        // Half of them backwards: the same promise, other code.
-        let found: esker::Result<Vec<(Slice, Slice)>> = if self.begin.is_multiple_of(2) {
-            items.collect()
-        } else {
-            items.rev().collect::<esker::Result<Vec<_>>>().map(|mut found| {
-                found.reverse();
-                found
-            })
-        };
-        let found: Vec<_> = found?.into_iter().map(|(key, value)| (key_of(&key), value)).collect();
+        let found = self.read_range(space, from, to)?;
         let place = self.note_found(found.iter().map(|(key, value)| (*key, version_of(value))));
         self.ops.push(Op::Range { from, to, found: place });
         Ok(found)
+    }
+
+    /// In one of several ways: the same promise, other code.
+    fn read_range(&self, space: &Space, from: Key, to: Key) -> esker::Result<Vec<(Key, Slice)>> {
+        let keyspace = space.keyspace(from);
+        let mut items = self.transaction.range(keyspace, from.to_be_bytes()..to.to_be_bytes());
+        let named = |item: esker::Result<(Slice, Slice)>| item.map(|(key, value)| (key_of(&key), value));
+        match (self.begin / 2 + self.ops.len() as u64) % 4 {
+            0 => items.map(named).collect(),
+            1 => {
+                let mut found = items.rev().map(named).collect::<esker::Result<Vec<_>>>()?;
+                found.reverse();
+                Ok(found)
+            }
+            2 => {
+                items.seek(from.to_be_bytes())?;
+                items.map(named).collect()
+            }
+            _ => {
+                let keys: Vec<_> = (from..to).map(Key::to_be_bytes).collect();
+                let values = self.transaction.multi_get(keyspace, &keys)?;
+                Ok((from..to).zip(values).filter_map(|(key, value)| Some((key, value?))).collect())
+            }
+        }
     }
 
     fn scan_for_update(&mut self, space: &Space, from: Key, to: Key) -> esker::Result<()> {
         let bounds = from.to_be_bytes()..to.to_be_bytes();
         let found = self.transaction.scan_for_update(space.keyspace(from), bounds)?;
         let place = self.note_found(found.iter().map(|(key, value)| (key_of(key), version_of(value))));
-        self.ops.push(Op::Range { from, to, found: place });
+        self.ops.push(Op::LockedRange { from, to, found: place });
         Ok(())
     }
 
@@ -448,7 +473,7 @@ impl Open {
         let first = LOCKOUT.start + account * SLOTS;
         let failed = self.range(space, first, first + SLOTS)?.len();
         // Reads of a transaction that will be rolled back are of one state as well, and so is every state.
-        assert!(failed <= ATTEMPTS_MAX, "{failed} attempts: optimistic {}", self.optimistic);
+        assert!(failed <= ATTEMPTS_MAX, "{failed} attempts in account {account}");
         if failed < ATTEMPTS_MAX {
             self.put(space, first + (self.begin / 2) as Key % SLOTS, &[])
         } else {

@@ -60,6 +60,13 @@ const BAD: &[Bad] = &[
         &[LockBroken, P4, GSingle],
         RU,
     ),
+    (
+        "a locked key is written by another before the one who locked it commits",
+        "g1(x0) w2(x) c2 w1(y) c1",
+        &[LockBroken],
+        RU,
+    ),
+    ("a locked gap is written by another", "t1(w-z: x0 y0) w2(z) c2 w1(y) c1", &[LockBroken], RC),
     ("read skew", "r1(x0) w2(x) w2(y) c2 r1(y2) c1", &[GSingle], RR),
     ("read skew of one who rolls back", "r1(x0) w2(x) w2(y) c2 r1(y2) a1", &[GSingle], RR),
     ("read skew through a third", "r1(x0) w2(x) c2 r3(x2) w3(y) c3 r1(y3) c1", &[GSingle, GSi], RR),
@@ -195,5 +202,55 @@ fn an_explanation_shows_the_cycle() {
         ["G2Item: a cycle:", "T100 (process 1", "T104 (process 2", "read a key and did not see the write of"];
     for part in parts {
         assert!(text.contains(part), "{part} is missing in: {text}");
+    }
+}
+
+/// Histories at several levels, T1's level first, and whether somebody was promised what is not so.
+const MIXED: &[(&str, &str, &[Level], bool)] = &[
+    (
+        "write skew of two of whom one asked for nothing",
+        "r1(x0) r1(y0) r2(x0) r2(y0) w1(x) w2(y) c1 c2",
+        &[SER, RR],
+        false,
+    ),
+    (
+        "a skew of two in spite of a third",
+        "r1(x0) r2(y0) w1(y) w2(x) r3(z-) w3(z) c1 c2 c3",
+        &[SER, SER, RC],
+        true,
+    ),
+    (
+        "a third whose read closes the circle did not ask",
+        "b3 r1(x0) w2(x) c2 w3(y) r3(x0) c3 r1(y0) c1",
+        &[SER, RR, RC],
+        false,
+    ),
+    (
+        "a reader sees one who did not ask, but not the one who missed him",
+        "b1 r1(x0) w2(x) c2 b3 r3(x2) r3(z-) c3 w1(z) c1",
+        &[SER, RC, SER],
+        true,
+    ),
+    (
+        "the same, but the one in the middle did not ask",
+        "b1 r1(x0) w2(x) c2 b3 r3(x2) r3(z-) c3 w1(z) c1",
+        &[RR, RC, SER],
+        false,
+    ),
+    ("dirty data, read by one who wants it", "w1(x) r2(x1) a1 c2", &[SER, RU], false),
+    ("dirty data, read by one who does not", "w1(x) r2(x1) a1 c2", &[RU, RC], true),
+    ("an update of one who asked is lost", "r1(x0) w2(x) c2 w1(x) c1", &[RR, RU], true),
+    ("an update of one who did not ask is lost", "r1(x0) w2(x) c2 w1(x) c1", &[RC, SER], false),
+];
+
+#[test]
+fn everybody_is_held_to_his_own_level() {
+    for (what, text, levels, is_bad) in MIXED {
+        let mut history = history(text, SER);
+        for one in &mut history.transactions {
+            one.level = levels[one.process as usize - 1];
+        }
+        let found = check(&history);
+        assert_eq!(!found.is_empty(), *is_bad, "{what}: {text}\n{found:#?}");
     }
 }

@@ -79,6 +79,12 @@ pub enum Op {
         to: Key,
         found: Found,
     },
+    /// The same, with a lock on all of it until the end.
+    LockedRange {
+        from: Key,
+        to: Key,
+        found: Found,
+    },
     /// A read of a list: the versions that were appended, oldest first. The last one is the version read.
     List {
         key: Key,
@@ -150,6 +156,7 @@ impl History {
         let moved = |at: Found| Found { first: at.first + found, ..at };
         self.ops.extend(other.ops.into_iter().map(|op| match op {
             Op::Range { from, to, found } => Op::Range { from, to, found: moved(found) },
+            Op::LockedRange { from, to, found } => Op::LockedRange { from, to, found: moved(found) },
             Op::List { key, found } => Op::List { key, found: moved(found) },
             op => op,
         }));
@@ -183,7 +190,7 @@ impl OwnWrites {
             Op::Delete { key } => self.writes.push((key, at, true)),
             Op::Savepoint => self.savepoints.push(self.writes.len()),
             Op::RollbackToSavepoint => self.writes.truncate(self.savepoints.pop().unwrap_or(0)),
-            Op::Read { .. } | Op::LockedRead { .. } | Op::Range { .. } | Op::List { .. } => {}
+            _ => {}
         }
     }
 

@@ -7,6 +7,7 @@
 //! | `r1(x2.1)` | … what T2 wrote with its first write of x (else: with its last) |
 //! | `g1(x2)` | … with a lock that it keeps |
 //! | `s1(w-z: x0 y2)` | T1 reads the range from w to z and finds these |
+//! | `t1(w-z: x0 y2)` | … with a lock on it that it keeps |
 //! | `l1(x: x2 x3)` | T1 reads the list x with what T2 and T3 appended |
 //! | `w1(x)` `d1(x)` | T1 writes, removes |
 //! | `p1` `u1` | T1 sets a savepoint, rolls back to it |
@@ -109,7 +110,7 @@ impl Reader {
             if "wd".contains(step.what) {
                 known.writes.entry(key(step.arguments)).or_default().push(*op);
             }
-            *op += usize::from("rgslwdpu".contains(step.what));
+            *op += usize::from("rgstlwdpu".contains(step.what));
             known.status = match step.what {
                 'c' => {
                     seq = step.at.unwrap_or(seq + 1);
@@ -133,10 +134,16 @@ impl Reader {
                     let (key, version) = self.item(step.arguments);
                     Op::LockedRead { key, version }
                 }
-                's' => {
+                's' | 't' => {
                     let (range, found) = step.arguments.split_once(':').expect("a range");
                     let (from, to) = range.split_once('-').expect("two ends");
-                    Op::Range { from: key(from), to: key(to) + 1, found: self.items(found) }
+                    let (from, to, found) = (key(from), key(to) + 1, self.items(found));
+                    let is_locked = step.what == 't';
+                    if is_locked {
+                        Op::LockedRange { from, to, found }
+                    } else {
+                        Op::Range { from, to, found }
+                    }
                 }
                 'l' => {
                     let (name, found) = step.arguments.split_once(':').expect("a list");

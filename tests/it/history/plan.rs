@@ -40,6 +40,7 @@ pub const LIST_MAX: usize = 30;
 pub enum Action {
     Get(Key),
     GetForUpdate(Key),
+    GetForShare(Key),
     Range(Key, Key),
     ScanForUpdate(Key, Key),
     Put(Key),
@@ -196,7 +197,8 @@ fn registers(random: &mut Random, mix: &Mix) -> Vec<Action> {
                 Action::Range(from, to)
             }
             _ if only_reads => Action::Get(register(random, mix)),
-            55..62 => Action::GetForUpdate(register(random, mix)),
+            55..60 => Action::GetForUpdate(register(random, mix)),
+            60..62 => Action::GetForShare(register(random, mix)),
             62..64 => {
                 let (from, to) = range(random, mix);
                 Action::ScanForUpdate(from, to)

@@ -61,7 +61,11 @@ impl<'c, 'h> Judge<'c, 'h> {
                 Op::Read { key, version } => self.read(read, key, version, false),
                 Op::LockedRead { key, version } => {
                     self.read(read, key, version, false);
-                    self.check_lock(read, key);
+                    self.check_locks(read);
+                }
+                Op::LockedRange { from, to, found } => {
+                    self.range(read, from, to, found);
+                    self.check_locks(read);
                 }
                 Op::Range { from, to, found } => self.range(read, from, to, found),
                 Op::List { key, found } => self.list(read, key, found),
@@ -192,13 +196,12 @@ impl<'c, 'h> Judge<'c, 'h> {
         });
     }
 
-    /// Nobody else writes a locked key before the one who locked it.
-    fn check_lock(&mut self, read: Read, key: Key) {
-        let is_this = |seen: &Seen| (seen.reader, seen.op) == (read.number, read.at as u32);
-        let Some(seen) = self.seen.last().copied().filter(is_this) else { return };
+    /// Nobody writes what is locked before the one who locked it commits.
+    fn check_locks(&mut self, read: Read) {
         let (chains, rank) = (self.chains, self.chains.ranks[read.number as usize]);
-        if rank > 0 && seen.until < rank && chains.chain(key).iter().any(|entry| entry.writer == read.number)
-        {
+        let is_this = |seen: &&Seen| (seen.reader, seen.op) == (read.number, read.at as u32);
+        let broken = self.seen.iter().rev().take_while(is_this).find(|seen| seen.until < rank);
+        if let Some(seen) = broken.copied() {
             self.findings
                 .note(Kind::LockBroken, || format!("{} {}", chains.name(read.number), words(chains, seen)));
         }

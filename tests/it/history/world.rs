@@ -41,8 +41,14 @@ impl Round {
             true => Turns::Stepped(2 + random.below(6)),
             false => Turns::Threads(2 + random.below(15) as u32),
         };
-        let crash = if random.chance(40) { Some(*random.pick(&CrashMode::ALL)) } else { None };
-        Round { turns, mix: Mix::draw(random), transactions, crash }
+        let mut round = Round { turns, mix: Mix::draw(random), transactions, crash: None };
+        if random.chance(50) {
+            // Many crashes rather than much before each, and commits that wait for the disk when it comes.
+            round.transactions /= 5;
+            round.mix.disk = *random.pick(&[3, 40, 90]);
+            round.crash = Some(*random.pick(&CrashMode::ALL));
+        }
+        round
     }
 }
 

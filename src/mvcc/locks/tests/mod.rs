@@ -8,8 +8,11 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 mod deadlock;
+mod kernel;
 mod locks;
+mod model;
 mod queue;
+mod storm;
 
 const KS: KeyspaceId = KeyspaceId(3);
 

@@ -52,7 +52,7 @@ impl Run {
     fn step(&mut self) {
         let index = self.random.below(self.open.len() as u64) as usize;
         let key = self.key();
-        let is_writer = self.open[index].tracker.is_some() && self.open[index].id % 4 != 0;
+        let is_writer = self.open[index].tracker.is_some() && !self.open[index].id.is_multiple_of(4);
         match self.random.below(10) {
             0..=2 => self.world.get(&mut self.open[index], key),
             3 => {

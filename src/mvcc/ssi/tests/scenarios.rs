@@ -17,12 +17,27 @@ fn run(text: &str) -> World {
         let name = raw.get(1).copied().unwrap_or(0);
         let key = |at: usize| KEYS.iter().position(|key| *key == raw[at]).unwrap() as u8;
         let outcome = match raw[0] {
-            b'b' => drop(open.insert(name, world.begin(Kind::Tracked))).into_ok(),
-            b'd' => drop(open.insert(name, world.begin(Kind::Declared))).into_ok(),
-            b'g' => world.get(open.get_mut(&name).unwrap(), key(2)).into_ok(),
-            b's' => world.scan(open.get_mut(&name).unwrap(), 0, 4, false).into_ok(),
+            b'b' => {
+                drop(open.insert(name, world.begin(Kind::Tracked)));
+                true
+            }
+            b'd' => {
+                drop(open.insert(name, world.begin(Kind::Declared)));
+                true
+            }
+            b'g' => {
+                world.get(open.get_mut(&name).unwrap(), key(2));
+                true
+            }
+            b's' => {
+                world.scan(open.get_mut(&name).unwrap(), 0, 4, false);
+                true
+            }
             b'w' => world.put(open.get_mut(&name).unwrap(), key(2)),
-            b'a' => world.rollback(open.remove(&name).unwrap()).into_ok(),
+            b'a' => {
+                world.rollback(open.remove(&name).unwrap());
+                true
+            }
             b'c' | b'u' => {
                 let outcome = world.commit(open.remove(&name).unwrap());
                 if raw[0] == b'c' {
@@ -30,21 +45,31 @@ fn run(text: &str) -> World {
                 }
                 outcome.is_ok()
             }
-            b'P' => world.publish_upto(u64::MAX).into_ok(),
+            b'P' => {
+                world.publish_upto(u64::MAX);
+                true
+            }
             b'p' => {
                 let outcome = world.plain(BTreeSet::from([key(1)]));
                 world.publish_upto(u64::MAX);
                 outcome == Ok(true)
             }
             b'r' => match world.prepare(open.remove(&name).unwrap()) {
-                Ok(id) => drop(prepared.insert(name, id)).into_ok(),
+                Ok(id) => {
+                    prepared.insert(name, id);
+                    true
+                }
                 Err(_) => false,
             },
             b'k' => {
                 world.commit_prepared(prepared[&name]);
-                world.publish_upto(u64::MAX).into_ok()
+                world.publish_upto(u64::MAX);
+                true
             }
-            b'q' => world.rollback_prepared(prepared[&name]).into_ok(),
+            b'q' => {
+                world.rollback_prepared(prepared[&name]);
+                true
+            }
             _ => panic!("{text}: {step}"),
         };
         assert_eq!(outcome, !fails, "{text}: {step}");
@@ -53,16 +78,6 @@ fn run(text: &str) -> World {
     assert_eq!(model::cycle(&world.history), None, "{text}");
     world.close();
     world
-}
-
-trait IntoOk {
-    fn into_ok(self) -> bool;
-}
-
-impl IntoOk for () {
-    fn into_ok(self) -> bool {
-        true
-    }
 }
 
 #[test]
