@@ -1,6 +1,7 @@
 //! What transactions say that get into each other's way: conflicts, lock timeouts, who waits for whom, deadlocks.
 //!
 //! `docs/isolation.md` quotes what this prints; a test holds the two against each other.
+#![expect(clippy::disallowed_methods, reason = "a program of its own, which uses the system directly")]
 
 use esker::{Db, ErrorKind, Isolation, Keyspace, Result, TransactionOptions};
 use std::path::Path;

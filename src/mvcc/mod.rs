@@ -311,8 +311,7 @@ impl Transactions {
     fn dirty(&self, keyspace: KeyspaceId, key: &[u8]) -> Option<Value> {
         let holder = self.locks.exclusive_holder(keyspace, key)?;
         let shared = self.open.lock().get(&holder).cloned()?;
-        let value = shared.writes.lock().get(keyspace, key);
-        value
+        shared.writes.lock().get(keyspace, key)
     }
 
     /// What `look` finds in the write sets of all transactions but this one.

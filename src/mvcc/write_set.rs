@@ -167,8 +167,11 @@ impl WriteSet {
     }
 }
 
+/// Both bounds of a range of keys.
+type Range<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
+
 /// The bounds, unless nothing can lie between them: a range that is upside down would panic.
-fn ordered<'a>(lower: Bound<&'a [u8]>, upper: Bound<&'a [u8]>) -> Option<(Bound<&'a [u8]>, Bound<&'a [u8]>)> {
+fn ordered<'a>(lower: Bound<&'a [u8]>, upper: Bound<&'a [u8]>) -> Option<Range<'a>> {
     let is_empty = match (lower, upper) {
         (Bound::Included(low), Bound::Included(high)) => low > high,
         (Bound::Included(low), Bound::Excluded(high))
@@ -231,7 +234,8 @@ mod tests {
         for key in ["b", "d", "f"] {
             set.insert(KS, key.as_bytes(), Some(b"v"));
         }
-        let cases: [(Bound<&[u8]>, Bound<&[u8]>, Option<(&str, &str)>); 7] = [
+        type Case = (Bound<&'static [u8]>, Bound<&'static [u8]>, Option<(&'static str, &'static str)>);
+        let cases: [Case; 7] = [
             (Bound::Unbounded, Bound::Unbounded, Some(("b", "f"))),
             (Bound::Excluded(b"b"), Bound::Excluded(b"f"), Some(("d", "d"))),
             (Bound::Included(b"b"), Bound::Included(b"d"), Some(("b", "d"))),

@@ -209,6 +209,9 @@ pub(super) struct Stripe {
     pub(super) held: usize,
 }
 
+/// Looks at the holder of a key; says whether to go on.
+type Visit<'a> = dyn FnMut(&Arc<[u8]>, &Arc<Owner>, Mode) -> bool + 'a;
+
 impl Stripe {
     fn entry(&self, keyspace: KeyspaceId, key: &[u8]) -> Option<&Entry> {
         self.keys.get(&keyspace)?.get(key)
@@ -244,7 +247,7 @@ impl Stripe {
     }
 
     /// Calls for each conflicting holder of a key, until the answer is false.
-    fn visit_keys(&self, wanted: &Wanted<'_>, visit: &mut dyn FnMut(&Arc<[u8]>, &Arc<Owner>, Mode) -> bool) {
+    fn visit_keys(&self, wanted: &Wanted<'_>, visit: &mut Visit<'_>) {
         let Some(keys) = self.keys.get(&wanted.keyspace) else { return };
         let mut visit_entry = |key: &Arc<[u8]>, entry: &Entry| {
             let mut others = entry.holders().filter(|holder| {

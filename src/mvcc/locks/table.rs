@@ -344,7 +344,7 @@ impl LockTable {
 /// Stripe of a key.
 fn stripe_of(keyspace: KeyspaceId, key: &[u8]) -> u32 {
     let hash = checksum::key_hash(key) ^ u64::from(keyspace.0).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    ((hash >> 32) % STRIPES as u64) as u32
+    (hash >> 32).checked_rem(STRIPES as u64).unwrap_or(0) as u32
 }
 
 /// Memory of a lock on this.
