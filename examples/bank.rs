@@ -6,6 +6,7 @@
 //! ```
 //!
 //! Prints a line for each level, and fails if money was made or lost.
+#![expect(clippy::disallowed_methods, reason = "a program of its own, which uses the system directly")]
 
 use esker::{
     Db, Durability, Isolation, Keyspace, Options, Result, RetryPolicy, Slice, Transaction, TransactionOptions,

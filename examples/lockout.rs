@@ -3,6 +3,7 @@
 //! three through has found a race.
 //!
 //! Prints for several ways to write it how many were let through.
+#![expect(clippy::disallowed_methods, reason = "a program of its own, which uses the system directly")]
 
 use esker::{Db, Isolation, Keyspace, Result, RetryPolicy, Transaction, TransactionOptions};
 use std::path::Path;

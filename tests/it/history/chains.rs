@@ -7,6 +7,9 @@
 use super::model::{ABSENT, History, Key, Level, Op, OwnWrites, Status, Transaction, Version, written_by};
 use std::collections::HashSet;
 
+/// A place in the chains of a key: which key, where, and whether it was written there.
+type Access = (Key, usize, bool);
+
 pub const NOBODY: u32 = u32::MAX;
 
 /// A state that never comes: the newest versions are there until it.
@@ -170,7 +173,7 @@ impl<'h> Chains<'h> {
     }
 
     /// The final writes of a transaction: key, operation, whether it removes.
-    fn finals(&self, number: u32, own: &mut OwnWrites) -> Vec<(Key, usize, bool)> {
+    fn finals(&self, number: u32, own: &mut OwnWrites) -> Vec<Access> {
         own.clear();
         let ops = self.history.ops_of(self.transaction(number));
         ops.iter().enumerate().for_each(|(at, op)| own.step(at, *op));
@@ -180,7 +183,7 @@ impl<'h> Chains<'h> {
     /// Ranks the commits and lays out the chains.
     fn install(&mut self) {
         let mut own = OwnWrites::default();
-        let mut committed: Vec<(u64, u32, Vec<(Key, usize, bool)>)> = Vec::new();
+        let mut committed: Vec<(u64, u32, Vec<Access>)> = Vec::new();
         let mut unknown = Vec::new();
         for number in (0..self.ranks.len() as u32).filter(|number| self.is_committed[*number as usize]) {
             let finals = self.finals(number, &mut own);
@@ -202,15 +205,12 @@ impl<'h> Chains<'h> {
     }
 
     /// Of two that wrote one key, the one whose write is there in the end came later.
-    fn order_of_unknown(
-        &self,
-        mut waiting: Vec<(u32, Vec<(Key, usize, bool)>)>,
-    ) -> Vec<(u32, Vec<(Key, usize, bool)>)> {
+    fn order_of_unknown(&self, mut waiting: Vec<(u32, Vec<Access>)>) -> Vec<(u32, Vec<Access>)> {
         let Some(end) = &self.history.end else { return waiting };
         let mut ordered = Vec::new();
         while !waiting.is_empty() {
             let is_last = |number: u32, key: Key| self.writer(key, end.state[key as usize]) == Some(number);
-            let comes_after_another = |(number, finals): &(u32, Vec<(Key, usize, bool)>)| {
+            let comes_after_another = |(number, finals): &(u32, Vec<Access>)| {
                 finals.iter().any(|(key, _, _)| {
                     is_last(*number, *key)
                         && waiting
@@ -224,7 +224,7 @@ impl<'h> Chains<'h> {
         ordered
     }
 
-    fn lay_out(&mut self, commits: &[(u64, u32, Vec<(Key, usize, bool)>)]) {
+    fn lay_out(&mut self, commits: &[(u64, u32, Vec<Access>)]) {
         let keys = self.history.base.len();
         let mut counts = vec![1u32; keys];
         commits.iter().flat_map(|commit| &commit.2).for_each(|write| counts[write.0 as usize] += 1);

@@ -136,7 +136,10 @@ impl Thread {
                 }
                 done(())
             }
-            Op::Savepoint => done(txn.savepoint()),
+            Op::Savepoint => {
+                txn.savepoint();
+                done(())
+            }
             Op::RollbackToSavepoint => done(txn.rollback_to_savepoint()?),
             Op::ReleaseSavepoint => done(txn.release_savepoint()?),
             other => format!("{other:?} is not for here"),
