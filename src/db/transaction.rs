@@ -38,7 +38,7 @@ use std::sync::Arc;
 /// ```
 pub struct Transaction {
     pub(super) handle: Arc<Handle>,
-    pub(super) txn: Txn,
+    pub(super) txn: Box<Txn>,
 }
 
 impl fmt::Debug for Transaction {

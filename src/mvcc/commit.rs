@@ -10,17 +10,26 @@ use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::types::{KeyspaceId, SeqNo};
 use crate::engine::{Durability, KeyspaceCore, VersionedStore};
 use crate::wal::{BatchBuilder, FrozenBatch, ops};
+use std::cell::Cell;
 use std::sync::Arc;
+
+/// A thread keeps its buffer for commits up to this size.
+const BATCH_BYTES_KEPT: usize = 1 << 16;
+
+thread_local! {
+    /// Reused by the commits of a thread.
+    static BATCH: Cell<Option<BatchBuilder>> = const { Cell::new(None) };
+}
 
 impl Txn {
     /// Commits; answers the sequence number of its last operation, or of its snapshot if it wrote nothing.
-    pub(crate) fn commit(self, durability: Option<Durability>) -> Result<SeqNo> {
+    pub(crate) fn commit(self: Box<Self>, durability: Option<Durability>) -> Result<SeqNo> {
         self.commit_with(durability, |_| Ok(()))
     }
 
     /// Commits together with what `add` puts into the batch.
     pub(crate) fn commit_with(
-        self,
+        self: Box<Self>,
         durability: Option<Durability>,
         add: impl FnOnce(&mut BatchBuilder) -> Result<()>,
     ) -> Result<SeqNo> {
@@ -48,16 +57,21 @@ impl Txn {
         durability: Durability,
         add: impl FnOnce(&mut BatchBuilder) -> Result<()>,
     ) -> Result<SeqNo> {
-        let mut batch = BatchBuilder::new();
-        self.shared.writes.lock().append_to(&mut batch)?;
-        add(&mut batch)?;
         if self.options.optimistic {
             self.validate()?;
         }
-        if batch.count() == 0 {
-            return self.commit_reads();
+        // Whoever commits on this thread meanwhile, such as a listener, makes a buffer of its own.
+        let mut batch = BATCH.take().unwrap_or_default();
+        batch.clear();
+        let filled = self.shared.writes.lock().append_to(&mut batch).and_then(|()| add(&mut batch));
+        let committed = filled.and_then(|()| match batch.count() {
+            0 => self.commit_reads(),
+            _ => self.manager.commit_batch(&batch, durability, self.tracker.borrow().as_ref(), self.id()),
+        });
+        if batch.bytes_len() <= BATCH_BYTES_KEPT {
+            BATCH.set(Some(batch));
         }
-        self.manager.commit_batch(&batch, durability, self.tracker.borrow().as_ref(), self.id())
+        committed
     }
 
     /// The commit of a transaction that wrote nothing.

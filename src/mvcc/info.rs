@@ -122,7 +122,8 @@ impl From<SsiStats> for SerializableStats {
 impl Transactions {
     /// All open transactions, oldest first.
     pub(crate) fn list(&self) -> Vec<TransactionInfo> {
-        let open: Vec<_> = self.open.lock().values().cloned().collect();
+        let mut open: Vec<_> = self.open.lock().values().cloned().collect();
+        open.sort_unstable_by_key(|shared| shared.id);
         let now = self.now();
         let info = open.into_iter().map(|shared| {
             let (writes, write_bytes) = {

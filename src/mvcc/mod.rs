@@ -48,7 +48,7 @@ use gate::Gate;
 use locks::{LockOptions, LockTable, OwnerInfo, Wait};
 use prepared::PreparedStore;
 use ssi::{Ssi, Tracker};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -64,7 +64,7 @@ pub(crate) struct Transactions {
     gate: Gate,
     next_id: AtomicU64,
     /// The open transactions, prepared ones included.
-    open: Mutex<BTreeMap<TxnId, Arc<Shared>>>,
+    open: Mutex<HashMap<TxnId, Arc<Shared>>>,
     /// What is stored of prepared transactions.
     pub(crate) prepared: PreparedStore,
     /// The prepared transactions by their names.
@@ -113,7 +113,7 @@ impl Transactions {
             ssi,
             gate: Gate::new(),
             next_id: AtomicU64::new(1),
-            open: Mutex::new(Rank::Leaf, BTreeMap::new()),
+            open: Mutex::new(Rank::Leaf, HashMap::new()),
             prepared,
             prepared_open: Mutex::new(Rank::Leaf, BTreeMap::new()),
             expiring: AtomicUsize::new(0),
@@ -133,7 +133,7 @@ impl Transactions {
     }
 
     /// Begins a transaction.
-    pub(crate) fn begin(self: &Arc<Self>, options: TransactionOptions) -> Result<Txn> {
+    pub(crate) fn begin(self: &Arc<Self>, options: TransactionOptions) -> Result<Box<Txn>> {
         check_options(&options)?;
         if gate::is_passing() {
             return Err(Error::new(
@@ -174,7 +174,7 @@ impl Transactions {
         }
         self.open.lock().insert(id, Arc::clone(&shared));
         self.counters.begun.add(1);
-        let txn = Txn::new(Arc::clone(self), shared, options);
+        let txn = Box::new(Txn::new(Arc::clone(self), shared, options));
         if txn.options().isolation.has_snapshot() && !txn.options().lazy_snapshot {
             txn.snapshot()?;
         }

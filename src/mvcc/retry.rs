@@ -14,7 +14,7 @@ impl Transactions {
         self: &Arc<Self>,
         options: &TransactionOptions,
         policy: &RetryPolicy,
-        mut attempt: impl FnMut(Txn) -> Result<T>,
+        mut attempt: impl FnMut(Box<Txn>) -> Result<T>,
     ) -> Result<T> {
         let mut random = SplitMix64::new(self.core.env.entropy() ^ self.new_id());
         let mut pause = policy.pause_min;

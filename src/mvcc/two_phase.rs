@@ -48,7 +48,7 @@ pub(super) struct PreparedTxn {
 
 impl Txn {
     /// Makes the writes durable without committing them, under a name of the coordinator.
-    pub(crate) fn prepare(self, xid: &str) -> Result<()> {
+    pub(crate) fn prepare(self: Box<Self>, xid: &str) -> Result<()> {
         self.check_writable()?;
         if !self.shared.fate.settle() {
             return Err(super::error::expired(self.id()));

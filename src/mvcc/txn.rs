@@ -83,7 +83,7 @@ pub(crate) struct Txn {
     snapshot: OnceCell<Registration>,
     /// Records reads of SERIALIZABLE transactions.
     pub(super) tracker: RefCell<Option<Tracker>>,
-    /// The keyspaces written to, for their names and whether they still exist.
+    /// The keyspaces that an optimistic transaction has written to, for its commit to lock keys in.
     pub(super) keyspaces: RefCell<Vec<Arc<KeyspaceCore>>>,
     pub(super) claims: RefCell<Vec<Claim>>,
     /// Why it can only be rolled back.
@@ -373,9 +373,8 @@ impl Txn {
             true => self.snapshot().map(|_| ())?,
             false => self.lock_key(keyspace, key, Mode::Exclusive)?,
         }
-        let mut keyspaces = self.keyspaces.borrow_mut();
-        if !keyspaces.iter().any(|known| known.id == keyspace.id) {
-            keyspaces.push(Arc::clone(keyspace));
+        if self.options.optimistic {
+            self.note_keyspace(keyspace);
         }
         let (bytes, count) = {
             let mut writes = self.shared.writes.lock();
@@ -385,6 +384,13 @@ impl Txn {
         self.shared.owner.set_writes(count as u64);
         self.charge(bytes);
         Ok(())
+    }
+
+    fn note_keyspace(&self, keyspace: &Arc<KeyspaceCore>) {
+        let mut keyspaces = self.keyspaces.borrow_mut();
+        if !keyspaces.iter().any(|known| known.id == keyspace.id) {
+            keyspaces.push(Arc::clone(keyspace));
+        }
     }
 
     /// Refuses a write that would take too much memory, before it has any effect.

@@ -21,10 +21,14 @@ struct Undo {
     before: Option<Value>,
 }
 
+/// The writes to one keyspace.
+type Keys = BTreeMap<Box<[u8]>, Value>;
+
 /// The writes of one transaction.
 #[derive(Default)]
 pub(crate) struct WriteSet {
-    keyspaces: BTreeMap<KeyspaceId, BTreeMap<Box<[u8]>, Value>>,
+    /// Few, in the order of their numbers.
+    keyspaces: Vec<(KeyspaceId, Keys)>,
     undo: Vec<Undo>,
     /// Length of `undo` at each open savepoint, outermost first.
     savepoints: Vec<usize>,
@@ -36,7 +40,11 @@ impl WriteSet {
     /// What this transaction wrote to a key: a value, a deletion, or nothing.
     #[inline]
     pub(crate) fn get(&self, keyspace: KeyspaceId, key: &[u8]) -> Option<Value> {
-        self.keyspaces.get(&keyspace)?.get(key).cloned()
+        self.keys(keyspace)?.get(key).cloned()
+    }
+
+    fn keys(&self, keyspace: KeyspaceId) -> Option<&Keys> {
+        self.keyspaces.iter().find(|(id, _)| *id == keyspace).map(|(_, keys)| keys)
     }
 
     /// Bytes that a write of this key and value adds at most.
@@ -53,7 +61,7 @@ impl WriteSet {
 
     /// Puts `after` in the place of what a key has; `None` takes the key out.
     fn replace(&mut self, keyspace: KeyspaceId, key: &[u8], after: Option<Value>, keeps_undo: bool) {
-        let keys = self.keyspaces.entry(keyspace).or_default();
+        let Some(keys) = keys_mut(&mut self.keyspaces, keyspace) else { return };
         let cost = |value: &Value| WriteSet::cost(key, value.as_deref());
         let added = after.as_ref().map_or(0, cost);
         let before = match after {
@@ -127,10 +135,7 @@ impl WriteSet {
 
     /// All writes, by keyspace and key.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (KeyspaceId, &[u8], &Value)> {
-        let of_keyspace = |(id, keys): (&KeyspaceId, _)| (*id, keys);
-        self.keyspaces.iter().map(of_keyspace).flat_map(|(id, keys): (KeyspaceId, &BTreeMap<_, _>)| {
-            keys.iter().map(move |(key, value)| (id, &**key, value))
-        })
+        self.keyspaces.iter().flat_map(|(id, keys)| keys.iter().map(move |(key, value)| (*id, &**key, value)))
     }
 
     /// The first write of a keyspace within the bounds.
@@ -140,7 +145,7 @@ impl WriteSet {
         lower: Bound<&[u8]>,
         upper: Bound<&[u8]>,
     ) -> Option<(&[u8], &Value)> {
-        let keys = self.keyspaces.get(&keyspace)?;
+        let keys = self.keys(keyspace)?;
         keys.range::<[u8], _>(ordered(lower, upper)?).next().map(|(key, value)| (&**key, value))
     }
 
@@ -151,7 +156,7 @@ impl WriteSet {
         lower: Bound<&[u8]>,
         upper: Bound<&[u8]>,
     ) -> Option<(&[u8], &Value)> {
-        let keys = self.keyspaces.get(&keyspace)?;
+        let keys = self.keys(keyspace)?;
         keys.range::<[u8], _>(ordered(lower, upper)?).next_back().map(|(key, value)| (&**key, value))
     }
 
@@ -165,6 +170,15 @@ impl WriteSet {
         }
         Ok(())
     }
+}
+
+/// The writes to a keyspace, made room for where it belongs.
+fn keys_mut(keyspaces: &mut Vec<(KeyspaceId, Keys)>, keyspace: KeyspaceId) -> Option<&mut Keys> {
+    let place = keyspaces.partition_point(|(id, _)| *id < keyspace);
+    if keyspaces.get(place).is_none_or(|(id, _)| *id != keyspace) {
+        keyspaces.insert(place, (keyspace, Keys::new()));
+    }
+    keyspaces.get_mut(place).map(|(_, keys)| keys)
 }
 
 /// Both bounds of a range of keys.

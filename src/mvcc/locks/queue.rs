@@ -12,8 +12,7 @@ use super::span::{Span, SpanRef};
 use crate::base::deadlock::{LockDescription, LockMode as Mode};
 use crate::base::sync::{Mutex, Rank};
 use crate::base::types::KeyspaceId;
-use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -192,10 +191,13 @@ impl Entry {
     }
 }
 
-type Keys = BTreeMap<Arc<[u8]>, Entry>;
+type Keys = HashMap<Arc<[u8]>, Entry>;
 
 /// Keyspaces whose empty maps are kept, so that locking one key at a time does not make and drop them.
 const EMPTY_KEYSPACES_MAX: usize = 8;
+
+/// Memory for so many keys is kept when none is locked.
+const EMPTY_CAPACITY_MAX: usize = 64;
 
 /// A stripe.
 #[derive(Debug, Default)]
@@ -262,8 +264,9 @@ impl Stripe {
                 }
             }
             SpanRef::Range { start, end } => {
-                let upper = end.map_or(Bound::Unbounded, Bound::Excluded);
-                let mut inside = keys.range::<[u8], _>((Bound::Included(start), upper));
+                // All keys are looked at: range locks are rare, and an ordered map would cost every key lock.
+                let is_inside = |key: &[u8]| key >= start && end.is_none_or(|end| key < end);
+                let mut inside = keys.iter().filter(|(key, _)| is_inside(key));
                 inside.all(|(key, entry)| visit_entry(key, entry));
             }
         }
@@ -395,6 +398,9 @@ impl Stripe {
         if is_last {
             keys.remove(key);
         }
+        if keys.is_empty() && keys.capacity() > EMPTY_CAPACITY_MAX {
+            *keys = Keys::default();
+        }
         if keys.is_empty() && self.keys.len() > EMPTY_KEYSPACES_MAX {
             self.keys.remove(&keyspace);
         }
@@ -462,7 +468,7 @@ impl Stripe {
     /// Whether nothing is held or wanted.
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
-        self.keys.values().all(BTreeMap::is_empty) && self.ranges.is_empty() && self.waiting.is_empty()
+        self.keys.values().all(HashMap::is_empty) && self.ranges.is_empty() && self.waiting.is_empty()
     }
 
     /// Holders of every key, for tests of the invariants.
