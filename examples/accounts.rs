@@ -28,13 +28,12 @@
     reason = "an example asks the system for time and randomness like any program"
 )]
 
-use esker::{Batch, Db, Keyspace};
+use esker::{Batch, Db, Isolation, Keyspace, Transaction};
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
@@ -104,10 +103,6 @@ struct Store {
     db: Db,
     users: Keyspace,
     sessions: Keyspace,
-    /// Held from reading what a decision depends on to the commit that acts on it. Every batch is atomic by itself;
-    /// what is missing until the engine has transactions is that nobody writes between the read and the batch. One
-    /// lock for all accounts is enough here: other processes are kept out by the database.
-    gate: Mutex<()>,
 }
 
 impl Store {
@@ -116,65 +111,81 @@ impl Store {
         // a logout undone.
         let db = Db::open(dir)?;
         let (users, sessions) = (db.keyspace("users")?, db.keyspace("sessions")?);
-        Ok(Store { db, users, sessions, gate: Mutex::new(()) })
+        Ok(Store { db, users, sessions })
     }
 
     fn register(&self, name: &str, password: &str) -> Outcome<()> {
         if name.is_empty() || name.contains('\0') {
             return Err("a name is not empty and has no zero bytes".into());
         }
-        let _gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.users.contains_key(user_key(name, "password"))? {
-            return Err(format!("{name} is taken").into());
-        }
         let salt = random::<SALT_BYTES>()?;
         let record = [salt.as_slice(), &verifier(&salt, password)].concat();
-        Ok(self.users.put(user_key(name, "password"), record)?)
+        // Of two who take the same name at once, one is the second.
+        let is_free = self.db.transact(Isolation::Serializable, |txn| {
+            let is_free = !txn.contains_key(&self.users, user_key(name, "password"))?;
+            if is_free {
+                txn.put(&self.users, user_key(name, "password"), &record)?;
+            }
+            Ok(is_free)
+        })?;
+        if is_free { Ok(()) } else { Err(format!("{name} is taken").into()) }
     }
 
     /// Opens a session. What belongs together changes together, in two keyspaces: with a session the counter of wrong
     /// attempts is gone, and a session is found by its token, by its account and by its expiry, or not at all.
+    ///
+    /// The lock on the password record, from the first read on, makes attempts at one account wait for each other: two
+    /// that read the same count would count as one. What is read after the lock is read as it is then, because READ
+    /// COMMITTED sees what is committed when it reads.
     fn login(&self, name: &str, password: &str, now: u64) -> Outcome<String> {
-        let _gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
-        self.check_password(name, password, now)?;
         let token = hex(&random::<TOKEN_BYTES>()?);
+        let checked = self.db.transact(Isolation::ReadCommitted, |txn| {
+            let record = txn.get_for_update(&self.users, user_key(name, "password"))?;
+            let checked = self.check_password(txn, record.as_deref(), name, password, now)?;
+            if checked.is_ok() {
+                self.open_session(txn, name, &token, now)?;
+            }
+            // What was counted is committed also when the password was wrong.
+            Ok(checked)
+        })?;
+        checked.map_err(Into::into).map(|()| token)
+    }
+
+    fn open_session(&self, txn: &mut Transaction, name: &str, token: &str, now: u64) -> esker::Result<()> {
         let expiry = now.saturating_add(SESSION_SECONDS).to_be_bytes();
-        let mut batch = self.db.batch();
-        batch.delete(&self.users, user_key(name, "attempts"))?;
-        batch.put(&self.users, user_key(name, "login"), now.to_be_bytes())?;
-        batch.put(&self.sessions, token_key(&token), [expiry.as_slice(), name.as_bytes()].concat())?;
-        batch.put(&self.sessions, account_key(name, &token), expiry)?;
-        batch.put(&self.sessions, expiry_key(&expiry, &token), name)?;
-        batch.commit()?;
-        Ok(token)
+        txn.delete(&self.users, user_key(name, "attempts"))?;
+        txn.put(&self.users, user_key(name, "login"), now.to_be_bytes())?;
+        txn.put(&self.sessions, token_key(token), [expiry.as_slice(), name.as_bytes()].concat())?;
+        txn.put(&self.sessions, account_key(name, token), expiry)?;
+        txn.put(&self.sessions, expiry_key(&expiry, token), name)
     }
 
-    /// Counts a wrong password, and locks the account when there were too many. Called with the gate held: two
-    /// attempts that read the same count would count as one.
-    fn check_password(&self, name: &str, password: &str, now: u64) -> Outcome<()> {
-        let record = self.users.get(user_key(name, "password"))?.ok_or("wrong name or password")?;
-        if self.users.contains_key(user_key(name, "locked"))? {
-            return Err(format!("{name} is locked after {ATTEMPTS_MAX} wrong passwords").into());
+    /// Counts a wrong password, and locks the account when there were too many. Answers why somebody is not let in.
+    fn check_password(
+        &self,
+        txn: &mut Transaction,
+        record: Option<&[u8]>,
+        name: &str,
+        password: &str,
+        now: u64,
+    ) -> esker::Result<Result<(), String>> {
+        let Some(record) = record else { return Ok(Err("wrong name or password".to_string())) };
+        if txn.contains_key(&self.users, user_key(name, "locked"))? {
+            return Ok(Err(format!("{name} is locked after {ATTEMPTS_MAX} wrong passwords")));
         }
-        let (salt, expected) = record.split_at_checked(SALT_BYTES).ok_or("a damaged password record")?;
+        let Some((salt, expected)) = record.split_at_checked(SALT_BYTES) else {
+            return Ok(Err("a damaged password record".to_string()));
+        };
         if verifier(salt, password) == expected {
-            return Ok(());
+            return Ok(Ok(()));
         }
-        let attempts = self.attempts(name)?.saturating_add(1);
-        let mut batch = self.db.batch();
-        batch.put(&self.users, user_key(name, "attempts"), attempts.to_be_bytes())?;
+        let attempts =
+            attempts(txn.get(&self.users, user_key(name, "attempts"))?.as_deref()).saturating_add(1);
+        txn.put(&self.users, user_key(name, "attempts"), attempts.to_be_bytes())?;
         if attempts >= ATTEMPTS_MAX {
-            batch.put(&self.users, user_key(name, "locked"), now.to_be_bytes())?;
+            txn.put(&self.users, user_key(name, "locked"), now.to_be_bytes())?;
         }
-        batch.commit()?;
-        Err("wrong name or password".into())
-    }
-
-    fn attempts(&self, name: &str) -> Outcome<u32> {
-        match self.users.get(user_key(name, "attempts"))? {
-            Some(bytes) => Ok(u32::from_be_bytes(bytes[..].try_into()?)),
-            None => Ok(0),
-        }
+        Ok(Err("wrong name or password".to_string()))
     }
 
     fn unlock(&self, name: &str) -> Outcome<()> {
@@ -207,19 +218,21 @@ impl Store {
         Ok(())
     }
 
-    /// By prefix: the sessions of one account stand next to each other.
+    /// By prefix: the sessions of one account stand next to each other. With the lock that a login takes, so that none is
+    /// opened meanwhile.
     fn logout_all(&self, name: &str) -> Outcome<usize> {
-        let _gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
         let prefix = account_key(name, "");
-        let mut batch = self.db.batch();
-        let mut ended = 0;
-        for item in self.sessions.prefix(&prefix) {
-            let (key, expiry) = item?;
-            let token = std::str::from_utf8(&key[prefix.len()..])?;
-            self.end_session(&mut batch, token, name, &expiry)?;
-            ended += 1;
-        }
-        batch.commit()?;
+        let ended = self.db.transact(Isolation::ReadCommitted, |txn| {
+            txn.get_for_update(&self.users, user_key(name, "password"))?;
+            let sessions: Vec<_> = txn.prefix(&self.sessions, &prefix).collect::<esker::Result<_>>()?;
+            for (key, expiry) in &sessions {
+                let token = String::from_utf8_lossy(&key[prefix.len()..]);
+                for key in session_keys(&token, name, expiry) {
+                    txn.delete(&self.sessions, key)?;
+                }
+            }
+            Ok(sessions.len())
+        })?;
         Ok(ended)
     }
 
@@ -243,9 +256,9 @@ impl Store {
     }
 
     fn end_session(&self, batch: &mut Batch, token: &str, name: &str, expiry: &[u8]) -> Outcome<()> {
-        batch.delete(&self.sessions, token_key(token))?;
-        batch.delete(&self.sessions, account_key(name, token))?;
-        batch.delete(&self.sessions, expiry_key(expiry, token))?;
+        for key in session_keys(token, name, expiry) {
+            batch.delete(&self.sessions, key)?;
+        }
         Ok(())
     }
 
@@ -262,7 +275,7 @@ impl Store {
                 .prefix_in(&self.sessions, account_key(name, ""))
                 .try_fold(0, |count, session| session.map(|_| count + 1))?;
             let locked = snapshot.get_in(&self.users, user_key(name, "locked"))?.is_some();
-            let attempts = self.attempts(name)?;
+            let attempts = attempts(snapshot.get_in(&self.users, user_key(name, "attempts"))?.as_deref());
             writeln!(
                 text,
                 "{name}: {sessions} sessions, {attempts} wrong attempts{}",
@@ -285,6 +298,16 @@ fn race(store: &Store, name: &str, threads: usize, now: u64) -> Outcome<String> 
     });
     let count = |text: &str| refusals.iter().filter(|refusal| refusal.contains(text)).count();
     Ok(format!("{} counted, {} refused by the lock", count("wrong name"), count("is locked")))
+}
+
+/// Wrong passwords so far.
+fn attempts(record: Option<&[u8]>) -> u32 {
+    record.and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_be_bytes)
+}
+
+/// The entries of a session.
+fn session_keys(token: &str, name: &str, expiry: &[u8]) -> [Vec<u8>; 3] {
+    [token_key(token).into_bytes(), account_key(name, token).into_bytes(), expiry_key(expiry, token)]
 }
 
 fn user_key(name: &str, field: &str) -> String {

@@ -15,7 +15,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-const ACCOUNTS: u64 = 20;
+const ACCOUNTS: u64 = 5;
 const START: u64 = 1000;
 
 const LEVELS: [Isolation; 4] = [
@@ -119,6 +119,8 @@ fn transfer(txn: &mut Transaction, accounts: &Keyspace, from: &str, to: &str, su
         return Ok(());
     }
     txn.put(accounts, from, (available - sum).to_string())?;
+    // Gives the others a chance to get in the way.
+    std::thread::yield_now();
     let there = amount(read(txn, accounts, to)?);
     txn.put(accounts, to, (there + sum).to_string())
 }

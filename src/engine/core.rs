@@ -40,6 +40,8 @@ pub(crate) struct Core {
     pub(crate) manifest: Mutex<ManifestState>,
     pub(crate) files: FileNumbers,
     pub(crate) state: Mutex<State>,
+    /// Whether background threads were started: not every world has them.
+    pub(crate) has_threads: AtomicBool,
     /// Wakes background threads.
     pub(crate) work: Condvar,
     /// Wakes threads that wait for background work.
@@ -242,7 +244,7 @@ impl Core {
 
     /// Whether background threads exist; without them the caller runs queued work itself.
     pub(crate) fn has_threads(&self) -> bool {
-        self.options.background_threads > 0
+        self.has_threads.load(Ordering::Relaxed)
     }
 
     /// Durability of a write that did or did not choose.

@@ -31,7 +31,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Name of the lock file.
 const LOCK_NAME: &str = "LOCK";
@@ -337,6 +337,7 @@ fn build(
     let replayed = std::mem::take(&mut found.memtables);
     let last_seq = last_sequence(&version, found.replay.as_ref());
     let (keyspaces, active) = keyspaces(&version, &resolved, replayed)?;
+    let has_threads = AtomicBool::new(resolved.background_threads > 0);
     let blocks = Arc::new(BlockCache::new(resolved.block_cache_bytes));
     let mode = match resolved.read_mode {
         ReadMode::Mmap => crate::sstable::ReadMode::Mmap,
@@ -398,6 +399,7 @@ fn build(
         garbage,
         stall: Stall::new(),
         stats,
+        has_threads,
         cancel: AtomicBool::new(false),
         prepare: AtomicU64::new(0),
         proof_due: AtomicU64::new(0),
@@ -489,7 +491,7 @@ fn start_threads(core: &Arc<Core>) -> Result<Threads> {
         let started = core.env.spawner.spawn(name, Box::new(move || body.background_loop(class)));
         match started {
             Ok(Some(thread)) => threads.push(thread),
-            Ok(None) => {}
+            Ok(None) => core.has_threads.store(false, Ordering::Relaxed),
             Err(error) => {
                 super::close::stop_threads(core, threads)?;
                 return Err(Error::io("start a thread", &core.dir, error));

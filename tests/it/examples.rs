@@ -276,3 +276,56 @@ fn every_event_is_applied_exactly_once() {
     assert!(complains("exactly_once", &[&db]).contains("usage"));
     assert!(complains("exactly_once", &[&db, "ingest", "/no/such/file"]).contains("/no/such/file"));
 }
+
+/// Times in a text made equal.
+fn without_times(text: &str) -> String {
+    let is_time = |word: &str| {
+        let number = word.trim_end_matches(|one: char| one.is_alphabetic());
+        !number.is_empty() && number.len() < word.len() && number.parse::<f64>().is_ok()
+    };
+    let mut masked = String::new();
+    for piece in text.split_inclusive(|one: char| !one.is_alphanumeric() && one != '.') {
+        let word = piece.trim_end_matches(|one: char| !one.is_alphanumeric());
+        let rest = &piece[word.len()..];
+        masked.push_str(if is_time(word) { "TIME" } else { word });
+        masked.push_str(rest);
+    }
+    masked
+}
+
+#[test]
+fn times_are_masked_and_nothing_else() {
+    assert_eq!(without_times("waits 1.5ms for t8, 12µs."), "waits TIME for t8, TIME.");
+    assert_eq!(without_times("reads 101, then 10"), "reads 101, then 10");
+}
+
+/// What the document quotes is what the programs print.
+#[test]
+fn the_document_of_the_levels_quotes_the_examples() {
+    let printed: Vec<String> =
+        ["anomalies", "locks", "lockout"].iter().map(|name| without_times(&prints(name, &[]))).collect();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let document = fs::read_to_string(root.join("docs/isolation.md")).expect("the document");
+    let quotes: Vec<&str> =
+        document.split("```text\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    assert!(quotes.len() >= 12, "{} quotes", quotes.len());
+    for quote in quotes {
+        let quote = without_times(quote.trim_end());
+        let is_printed = printed.iter().any(|text| text.contains(&quote));
+        assert!(is_printed, "no example prints\n{quote}\nbut\n{}", printed.join("\n\n"));
+    }
+}
+
+#[test]
+fn the_lockout_race_is_won_only_where_the_level_allows_it() {
+    let lines = prints("lockout", &[]);
+    let through: Vec<&str> =
+        lines.lines().filter_map(|line| line.split(": ").nth(1)?.split(' ').next()).collect();
+    assert_eq!(through, ["8", "8", "3", "3", "3"], "{lines}");
+}
+
+#[test]
+fn the_bank_keeps_its_money_at_every_level() {
+    let lines = prints("bank", &["4", "200"]);
+    assert_eq!(lines.matches(": 800 transfers, ").count(), 4, "{lines}");
+}

@@ -341,3 +341,16 @@ fn the_last_handle_may_be_dropped_on_a_background_thread() {
         }
     }
 }
+
+/// The close waited for ever for threads that this world does not have, unless the options had asked for none.
+#[test]
+fn a_world_without_threads_needs_no_option() {
+    let (_, _, env) = simulated();
+    let db = Options::new().env(env.clone()).open(DIR).unwrap();
+    db.put("a", "1").unwrap();
+    db.flush().unwrap();
+    db.put("a", "2").unwrap();
+    db.wait_for_background().unwrap();
+    db.close().unwrap();
+    assert_eq!(Options::new().env(env).open(DIR).unwrap().get("a").unwrap().unwrap(), "2");
+}

@@ -390,7 +390,11 @@ impl Model {
             return *own;
         }
         if self.txn(who).level == 0
-            && let Some(dirty) = self.txns.values().find_map(|other| other.writes.get(key))
+            && let Some(dirty) = self
+                .txns
+                .values()
+                .filter(|other| !other.manner.optimistic)
+                .find_map(|other| other.writes.get(key))
         {
             return *dirty;
         }
