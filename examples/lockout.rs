@@ -54,7 +54,8 @@ fn race(dir: &Path, guard: Guard) -> Result<usize> {
         let threads: Vec<_> = (0..ATTEMPTS).map(attempt).collect();
         threads.into_iter().map(|thread| thread.join().expect("no panic")).collect()
     });
-    let through = results.into_iter().try_fold(0, |sum, result| result.map(|let_in| sum + usize::from(let_in)))?;
+    let through =
+        results.into_iter().try_fold(0, |sum, result| result.map(|let_in| sum + usize::from(let_in)))?;
     assert_eq!(through, attempts.iter().count(), "what is let through is recorded");
     db.close()?;
     Ok(through)
@@ -74,18 +75,22 @@ fn try_password(
         _ => Isolation::ReadCommitted,
     };
     let mut is_first_try = true;
-    db.transact_with(TransactionOptions::new(level).label("login"), RetryPolicy::new().attempts(1000), |txn| {
-        let count = count(txn, accounts, attempts, guard)?;
-        // The worst that can happen: everybody counts before anybody records. Whoever holds a lock is alone here.
-        if std::mem::take(&mut is_first_try) && matches!(guard, Guard::Level(_)) {
-            all_counted.wait();
-        }
-        if count >= ALLOWED {
-            return Ok(false);
-        }
-        txn.put(attempts, format!("ada:{number}"), "wrong")?;
-        Ok(true)
-    })
+    db.transact_with(
+        TransactionOptions::new(level).label("login"),
+        RetryPolicy::new().attempts(1000),
+        |txn| {
+            let count = count(txn, accounts, attempts, guard)?;
+            // The worst that can happen: everybody counts before anybody records. Whoever holds a lock is alone here.
+            if std::mem::take(&mut is_first_try) && matches!(guard, Guard::Level(_)) {
+                all_counted.wait();
+            }
+            if count >= ALLOWED {
+                return Ok(false);
+            }
+            txn.put(attempts, format!("ada:{number}"), "wrong")?;
+            Ok(true)
+        },
+    )
 }
 
 fn count(txn: &mut Transaction, accounts: &Keyspace, attempts: &Keyspace, guard: Guard) -> Result<usize> {

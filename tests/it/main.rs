@@ -20,3 +20,4 @@ mod snapshots;
 mod support;
 mod surface;
 mod transactions;
+mod two_phase;
