@@ -357,7 +357,7 @@ fn what_is_prepared_is_bounded() {
     prepare(&db, "b", "second").expect("there is room again");
     db.close().expect("close");
     // Less room than there is already is no reason not to open.
-    let db = options(&env).prepared_bytes_max(100).open(DIR).expect("open");
+    let db = options(&env).prepared_bytes_max(100).lock_bytes_max(64).open(DIR).expect("open");
     assert_eq!(db.prepared_transactions().len(), 1);
     assert_eq!(kind(db.put_with("b", "3", no_wait())), ErrorKind::LockTimeout);
     db.commit_prepared("second").expect("commit");
