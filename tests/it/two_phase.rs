@@ -327,6 +327,11 @@ fn optimistic_transactions_take_their_locks_when_prepared() {
         assert_eq!(kind(late.prepare("late")), ErrorKind::Conflict);
         txn.prepare("x").expect("prepare");
         let rig = rig.reopened(reopen);
+        let ks = rig.db.default_keyspace();
+        let reader = rig.db.begin(Isolation::ReadUncommitted).expect("begin");
+        assert_eq!(text(reader.get(&ks, "a").expect("get")).as_deref(), Some("1"), "reopened: {reopen}");
+        assert_eq!(reader.iter(&ks).count(), 2, "reopened: {reopen}");
+        drop(reader);
         for key in ["a", "b"] {
             assert_eq!(kind(rig.db.put_with(key, "2", no_wait())), ErrorKind::LockTimeout, "{key}");
         }
