@@ -316,7 +316,8 @@ impl Transactions {
 
     /// What `look` finds in the write sets of all transactions but this one.
     fn others<T>(&self, id: TxnId, look: impl Fn(&WriteSet) -> Option<T>) -> Vec<T> {
-        let is_seen = |shared: &&Arc<Shared>| shared.id != id && !shared.is_optimistic;
+        let has_locks = |shared: &Shared| !shared.is_optimistic || shared.owner.is_prepared();
+        let is_seen = |shared: &&Arc<Shared>| shared.id != id && has_locks(shared);
         let open: Vec<Arc<Shared>> = self.open.lock().values().filter(is_seen).cloned().collect();
         open.iter().filter_map(|shared| look(&shared.writes.lock())).collect()
     }

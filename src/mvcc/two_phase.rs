@@ -189,10 +189,8 @@ impl Transactions {
 
     /// Makes the prepared transactions found at open what they were: before any other transaction or write.
     pub(super) fn recover_prepared(&self, records: Vec<PreparedRecord>) -> Result<()> {
-        for record in records {
-            self.recover_one(record)?;
-        }
-        Ok(())
+        // Also when they are more than options that were changed since would allow.
+        self.locks.unbounded(|| records.into_iter().try_for_each(|record| self.recover_one(record)))
     }
 
     fn recover_one(&self, record: PreparedRecord) -> Result<()> {

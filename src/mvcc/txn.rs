@@ -34,7 +34,7 @@ pub(crate) struct Shared {
     pub(crate) started: Duration,
     /// When it may be rolled back for being idle.
     pub(crate) expires_at: Option<Duration>,
-    /// It holds no locks before its commit, so READ UNCOMMITTED does not see its writes either.
+    /// It holds no locks before it is committed or prepared, so READ UNCOMMITTED does not see its writes either.
     pub(crate) is_optimistic: bool,
     pub(crate) owner: Arc<Owner>,
     /// Looked at by READ UNCOMMITTED readers.

@@ -19,4 +19,6 @@ mod sessions;
 mod snapshots;
 mod support;
 mod surface;
+mod transaction_crash;
 mod transactions;
+mod two_phase;

@@ -126,7 +126,7 @@ impl Owner {
         self.prepared.store(true, Ordering::Release);
     }
 
-    pub(super) fn is_prepared(&self) -> bool {
+    pub(crate) fn is_prepared(&self) -> bool {
         self.prepared.load(Ordering::Acquire)
     }
 

@@ -17,7 +17,7 @@ use crate::env::Clock;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// How a table behaves.
@@ -101,6 +101,8 @@ pub(crate) struct LockTable {
     /// Arrivals so far. Taken while holding the stripe, so that queues are sorted.
     tickets: AtomicU64,
     pub(super) bytes: AtomicUsize,
+    /// Locks are taken whatever memory they need.
+    is_unbounded: AtomicBool,
     pub(super) counters: Counters,
     pub(super) detector: Mutex<Detector>,
     namer: OnceLock<Namer>,
@@ -130,6 +132,7 @@ impl LockTable {
             stripes: Striped(Box::new(std::array::from_fn(stripe))),
             tickets: AtomicU64::new(0),
             bytes: AtomicUsize::new(0),
+            is_unbounded: AtomicBool::new(false),
             counters: Counters::default(),
             detector: Mutex::new(Rank::LockGraph, Detector::default()),
             namer: OnceLock::new(),
@@ -159,10 +162,19 @@ impl LockTable {
         self.tickets.fetch_add(1, Ordering::Relaxed)
     }
 
+    /// Does what takes locks that were granted in an earlier life of the database: it could not be opened without them.
+    pub(crate) fn unbounded<T>(&self, restore: impl FnOnce() -> T) -> T {
+        self.is_unbounded.store(true, Ordering::Relaxed);
+        let restored = restore();
+        self.is_unbounded.store(false, Ordering::Relaxed);
+        restored
+    }
+
     /// Counts memory, or fails when there would be too much.
     pub(super) fn charge(&self, bytes: usize) -> Result<()> {
         let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        if before.saturating_add(bytes) <= self.options.bytes_max {
+        if before.saturating_add(bytes) <= self.options.bytes_max || self.is_unbounded.load(Ordering::Relaxed)
+        {
             return Ok(());
         }
         self.uncharge(bytes);
