@@ -103,7 +103,8 @@ fn prepared_is_listed_then_committed_or_rolled_back() {
                 rig.db.rollback_prepared("x").expect("rollback");
                 map(&[("a", "old"), ("b", "old")])
             };
-            for rig in [rig.reopened(false).reopened(true)] {
+            {
+                let rig = rig.reopened(false).reopened(true);
                 assert_eq!(rig.state(), expected, "{level}");
                 assert!(rig.xids().is_empty() && rig.db.transactions().is_empty());
                 assert_eq!(kind(rig.db.commit_prepared("x")), ErrorKind::NotFound);
