@@ -11,6 +11,8 @@ pub(crate) mod fields;
 pub(crate) mod iter;
 pub(crate) mod key;
 pub(crate) mod metrics;
+#[cfg(test)]
+pub(crate) mod model;
 pub(crate) mod random;
 pub(crate) mod slice;
 pub(crate) mod sync;

@@ -17,6 +17,7 @@ mod regressions;
 mod scenarios;
 mod sessions;
 mod snapshots;
+mod storm;
 mod support;
 mod surface;
 mod transaction_crash;

@@ -1,8 +1,12 @@
 //! The pipeline alone, with a stand-in for the log.
 
 use super::*;
+use crate::base::error::{Error, ErrorKind, Result};
+use crate::base::sync::{Mutex, Rank};
+use crate::base::types::SeqNo;
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 #[derive(Default)]
 struct FakeLog {
@@ -73,7 +77,7 @@ fn a_later_commit_waits_for_an_earlier_one() {
     let second = rig.enter(false);
     std::thread::scope(|scope| {
         let late = scope.spawn(|| rig.pipeline.complete(second));
-        while !rig.pipeline.state.lock().queue.iter().any(|pending| pending.waiter.is_some()) {
+        while rig.pipeline.pending().1 == 0 {
             std::thread::yield_now();
         }
         assert_eq!(rig.pipeline.visible(), 0, "the second may not be visible before the first");
@@ -118,5 +122,5 @@ fn many_threads_share_syncs_and_each_sees_its_own_commit() {
         }
     });
     assert_eq!(rig.pipeline.visible(), 4000);
-    assert!(rig.pipeline.state.lock().queue.is_empty());
+    assert_eq!(rig.pipeline.pending(), (0, 0));
 }

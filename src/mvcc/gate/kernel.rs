@@ -6,10 +6,8 @@
 //! or takes locks. The counters are spread over cache lines, so that writers on different processors do not share
 //! one.
 
-use crate::base::metrics::thread_stripe;
-use crate::base::sync::{Condvar, Mutex, Rank};
+use super::parts::{AtomicU64, Condvar, Mutex, Rank, thread_stripe};
 use std::cell::Cell;
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::SeqCst;
 
 thread_local! {

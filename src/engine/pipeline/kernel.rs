@@ -8,12 +8,12 @@
 //!
 //! After a failed sync nothing more is published: commits in flight answer `OutcomeUnknown` and stay invisible.
 
+use super::parts::{AtomicU64, Mutex, MutexGuard, Rank, Waiter};
 use crate::base::error::{Error, ErrorKind, Result};
-use crate::base::sync::{Mutex, MutexGuard, Rank, Waiter};
 use crate::base::types::SeqNo;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 /// What the pipeline syncs: the log's active segment, or a stand-in in tests.
 pub(crate) trait SyncTarget: Send + Sync {
@@ -214,6 +214,13 @@ impl Pipeline {
         self.state.lock().target = None;
     }
 
+    /// Commits that are not published, and how many of them have a thread that waits.
+    #[cfg(test)]
+    pub(super) fn pending(&self) -> (usize, usize) {
+        let state = self.state.lock();
+        (state.queue.len(), state.queue.iter().filter(|pending| pending.waiter.is_some()).count())
+    }
+
     /// Advances over the completed prefix of the queue and wakes what it published.
     fn publish(&self, state: &mut State) {
         if state.failed.is_some() {
@@ -314,6 +321,3 @@ fn outcome_unknown(cause: &Error) -> Error {
         cause.clone(),
     )
 }
-
-#[cfg(test)]
-mod tests;
