@@ -203,21 +203,23 @@ impl Transactions {
         options: &TransactionOptions,
     ) -> Result<(Registration, Option<Tracker>)> {
         let take = || {
-            let registration = self.core.reader(PinKind::Transaction, shared.label.clone());
+            let registration = self.core.reader_under_lock(PinKind::Transaction, shared.label.clone());
             let seq = registration.seq();
             (registration, seq)
         };
         let published = |seq| self.core.wait_visible(seq);
-        match options.isolation {
+        let (registration, tracker) = match options.isolation {
             Isolation::Serializable if options.read_only => {
-                Ok((self.ssi.begin_declared(published, take)?, None))
+                (self.ssi.begin_declared(published, take)?, None)
             }
             Isolation::Serializable => {
                 let begun = self.ssi.begin(shared.id, || self.core.assigned_seq(), published, take)?;
-                Ok((begun.0, Some(begun.1)))
+                (begun.0, Some(begun.1))
             }
-            _ => Ok((take().0, None)),
-        }
+            _ => (take().0, None),
+        };
+        self.core.reader_registered();
+        Ok((registration, tracker))
     }
 
     // Locks.

@@ -20,3 +20,4 @@ mod snapshots;
 mod support;
 mod surface;
 mod transactions;
+mod txn_regressions;

@@ -1,0 +1,57 @@
+//! Defects of the transaction layer that were found once and must not come back.
+
+use esker::env::{Env, Fault, FaultFs, FaultRule, MemFs, Op};
+use esker::{Db, ErrorKind, Isolation, Options, TransactionOptions};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::mpsc;
+use std::time::Duration;
+
+/// More than a segment of the log holds.
+const LARGE: [u8; 6 << 10] = [7; 6 << 10];
+
+/// Without threads, on a clock that stands still, on a disk that can be told to be full.
+struct World {
+    faults: Arc<FaultFs>,
+    env: Env,
+}
+
+impl World {
+    fn new() -> World {
+        let faults = Arc::new(FaultFs::new(Arc::new(MemFs::new())));
+        let env = Env::simulated(faults.clone(), 7);
+        World { faults, env }
+    }
+
+    fn options(&self) -> Options {
+        let options = Options::tiny().wal_segment_bytes(4 << 10).wal_bytes_max(64 << 10);
+        options.background_threads(0).env(self.env.clone())
+    }
+
+    fn open(&self) -> Db {
+        self.options().open("/db").expect("open")
+    }
+
+    /// Runs this while the log finds no space.
+    fn full<T>(&self, work: impl FnOnce() -> T) -> T {
+        let full = FaultRule::new([Op::Create, Op::Preallocate, Op::Append], Fault::Errno(28));
+        self.faults.add(full.path("*.wal"));
+        let result = work();
+        self.faults.heal();
+        self.env.clock.sleep(Duration::from_secs(3));
+        result
+    }
+}
+
+fn kind<T>(result: esker::Result<T>) -> Option<ErrorKind> {
+    result.err().map(|error| error.kind())
+}
+
+/// The timer for old readers takes a lock that must not be taken under those of the conflict detection.
+#[test]
+fn a_serializable_transaction_begins_where_old_readers_are_looked_for() {
+    let world = World::new();
+    let db = world.options().max_snapshot_age(Duration::from_secs(60)).open("/db").expect("open");
+    db.begin(Isolation::Serializable).expect("begin").commit().expect("commit");
+    db.begin_with(TransactionOptions::new(Isolation::Serializable).read_only()).expect("begin");
+}
