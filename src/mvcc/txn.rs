@@ -145,6 +145,9 @@ impl Txn {
 
     /// Notes an error that ends the transaction: its locks are gone before the caller learns of it.
     pub(super) fn failed(&self, error: Error) -> Error {
+        // Whoever expires in the middle of an operation is refused its locks in the words of the lock table.
+        let is_late = error.kind() == ErrorKind::InvalidArgument && self.shared.fate.is_expired();
+        let error = if is_late { super::error::expired(self.id()) } else { error };
         if leaves_usable(error.kind()) || self.failure.set(error.clone()).is_err() {
             return error;
         }
@@ -379,6 +382,10 @@ impl Txn {
         }
         let (bytes, count) = {
             let mut writes = self.shared.writes.lock();
+            // Who expires is marked before the writes are taken away: nothing is added after that.
+            if self.shared.fate.is_expired() {
+                return Err(super::error::expired(self.id()));
+            }
             writes.insert(keyspace.id, key, value);
             (writes.bytes(), writes.len())
         };

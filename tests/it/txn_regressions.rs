@@ -55,3 +55,19 @@ fn a_serializable_transaction_begins_where_old_readers_are_looked_for() {
     db.begin(Isolation::Serializable).expect("begin").commit().expect("commit");
     db.begin_with(TransactionOptions::new(Isolation::Serializable).read_only()).expect("begin");
 }
+
+#[test]
+fn a_transaction_that_expires_while_it_waits_says_so() {
+    let db = World::new().open();
+    let ks = db.default_keyspace();
+    let mut holder = db.begin(Isolation::ReadCommitted).expect("begin");
+    holder.put(&ks, "x", "holder").expect("put");
+    let options = TransactionOptions::new(Isolation::ReadCommitted)
+        .expires_after(Duration::from_millis(50))
+        .lock_timeout(Duration::from_secs(5));
+    let mut waiter = db.begin_with(options).expect("begin");
+    let error = waiter.put(&ks, "x", "waiter").expect_err("the lock is held");
+    assert_eq!(error.kind(), ErrorKind::TransactionFailed, "{error}");
+    assert_eq!(kind(waiter.commit()), Some(ErrorKind::TransactionFailed));
+    holder.commit().expect("commit");
+}
