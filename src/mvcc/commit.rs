@@ -11,6 +11,7 @@ use crate::base::types::{KeyspaceId, SeqNo};
 use crate::engine::{Durability, KeyspaceCore, VersionedStore};
 use crate::wal::{BatchBuilder, FrozenBatch, ops};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 impl Txn {
     /// Commits; answers the sequence number of its last operation, or of its snapshot if it wrote nothing.
@@ -93,6 +94,7 @@ impl Txn {
                 self.lock_range(keyspace, bounds)?;
             }
         }
+        self.shared.is_hidden.store(false, Ordering::Release);
         Ok(())
     }
 }

@@ -50,7 +50,7 @@ use prepared::PreparedStore;
 use ssi::{Ssi, Tracker};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 use two_phase::PreparedTxn;
 use txn::{Shared, TxnId};
@@ -161,7 +161,7 @@ impl Transactions {
             isolation: options.isolation,
             started,
             expires_at,
-            is_optimistic: options.optimistic,
+            is_hidden: AtomicBool::new(options.optimistic),
             owner,
             writes: Mutex::new(Rank::Leaf, WriteSet::default()),
             fate: txn::Fate::default(),
@@ -312,13 +312,13 @@ impl Transactions {
     /// The uncommitted value of a key, when a transaction has written it.
     fn dirty(&self, keyspace: KeyspaceId, key: &[u8]) -> Option<Value> {
         let holder = self.locks.exclusive_holder(keyspace, key)?;
-        let shared = self.open.lock().get(&holder).cloned()?;
+        let shared = self.open.lock().get(&holder).filter(|shared| !shared.is_hidden()).cloned()?;
         shared.writes.lock().get(keyspace, key)
     }
 
     /// What `look` finds in the write sets of all transactions but this one.
     fn others<T>(&self, id: TxnId, look: impl Fn(&WriteSet) -> Option<T>) -> Vec<T> {
-        let is_seen = |shared: &&Arc<Shared>| shared.id != id && !shared.is_optimistic;
+        let is_seen = |shared: &&Arc<Shared>| shared.id != id && !shared.is_hidden();
         let open: Vec<Arc<Shared>> = self.open.lock().values().filter(is_seen).cloned().collect();
         open.iter().filter_map(|shared| look(&shared.writes.lock())).collect()
     }

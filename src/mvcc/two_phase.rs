@@ -20,6 +20,7 @@ use crate::engine::{Durability, VersionedStore};
 use crate::wal::{BatchBuilder, ops};
 use std::cell::RefCell;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime};
 
 /// A prepared transaction, for the coordinator. See [`Db::prepared_transactions`](crate::Db::prepared_transactions).
@@ -241,7 +242,7 @@ impl Transactions {
             isolation,
             started,
             expires_at: None,
-            is_optimistic: false,
+            is_hidden: AtomicBool::new(false),
             owner,
             writes: Mutex::new(Rank::Leaf, writes),
             fate,

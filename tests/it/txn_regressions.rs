@@ -71,3 +71,19 @@ fn a_transaction_that_expires_while_it_waits_says_so() {
     assert_eq!(kind(waiter.commit()), Some(ErrorKind::TransactionFailed));
     holder.commit().expect("commit");
 }
+
+#[test]
+fn what_an_optimistic_transaction_has_prepared_is_seen_by_dirty_gets_and_scans_alike() {
+    let db = World::new().open();
+    let ks = db.default_keyspace();
+    let options = TransactionOptions::new(Isolation::RepeatableRead).optimistic();
+    let mut txn = db.begin_with(options).expect("begin");
+    txn.put(&ks, "k", "v").expect("put");
+    let dirty = db.begin(Isolation::ReadUncommitted).expect("begin");
+    assert!(dirty.get(&ks, "k").expect("get").is_none(), "it holds no lock yet");
+    assert_eq!(dirty.iter(&ks).count(), 0);
+    txn.prepare("x").expect("prepare");
+    assert_eq!(dirty.get(&ks, "k").expect("get").expect("a value"), "v");
+    assert_eq!(dirty.iter(&ks).count(), 1);
+    assert_eq!(dirty.iter(&ks).rev().count(), 1);
+}
