@@ -87,3 +87,31 @@ fn what_an_optimistic_transaction_has_prepared_is_seen_by_dirty_gets_and_scans_a
     assert_eq!(dirty.iter(&ks).count(), 1);
     assert_eq!(dirty.iter(&ks).rev().count(), 1);
 }
+
+/// A row that is uncommitted and then committed is there at every moment.
+#[test]
+fn a_dirty_scan_misses_no_row_that_is_committed_meanwhile() {
+    let db = World::new().open();
+    let ks = db.default_keyspace();
+    let (written, ended) = (AtomicU32::new(0), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for number in 0..20_000u32 {
+                let mut txn = db.begin(Isolation::ReadCommitted).expect("begin");
+                txn.put(&ks, number.to_be_bytes(), "v").expect("put");
+                written.store(number + 1, Ordering::Release);
+                txn.commit().expect("commit");
+            }
+            ended.store(true, Ordering::Release);
+        });
+        let dirty = db.begin(Isolation::ReadUncommitted).expect("begin");
+        while !ended.load(Ordering::Acquire) {
+            let Some(last) = written.load(Ordering::Acquire).checked_sub(1) else { continue };
+            let first = dirty.range(&ks, last.to_be_bytes()..).next();
+            let first = first.map(|item| item.expect("an entry").0.to_vec());
+            assert_eq!(first, Some(last.to_be_bytes().to_vec()), "forward");
+            let back = dirty.range(&ks, last.to_be_bytes()..(last + 1).to_be_bytes()).next_back();
+            assert!(back.is_some(), "backward");
+        }
+    });
+}
