@@ -156,19 +156,23 @@ impl Transactions {
             self.ssi.recover_prepared(id, write_keys(&record.operations), &reads);
         }
         let seq = committed?;
-        ending.ended();
         self.counters.committed.add(1);
+        // Before the name is free for another one.
         self.forget_prepared(xid);
+        ending.ended();
         Ok(seq)
     }
 
     /// Rolls a prepared transaction back.
     pub(crate) fn rollback_prepared(&self, xid: &str) -> Result<()> {
+        let ending = self.prepared.ending(xid)?;
         let id = self.prepared_id(xid)?;
-        self.prepared.rollback(&self.core, xid)?;
+        prepared::remove(&self.core, xid)?;
         self.ssi.rollback_prepared(id);
         self.counters.rolled_back.add(1);
+        // Before the name is free for another one.
         self.forget_prepared(xid);
+        ending.ended();
         Ok(())
     }
 

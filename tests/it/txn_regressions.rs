@@ -88,6 +88,29 @@ fn what_an_optimistic_transaction_has_prepared_is_seen_by_dirty_gets_and_scans_a
     assert_eq!(dirty.iter(&ks).rev().count(), 1);
 }
 
+/// A name is free for another transaction once the first one is gone altogether.
+#[test]
+fn a_name_of_a_prepared_transaction_can_be_used_again_at_once() {
+    let db = World::new().open();
+    let ks = db.default_keyspace();
+    let worker = |key: &str| {
+        for _ in 0..4_000 {
+            let mut txn = db.begin(Isolation::ReadCommitted).expect("begin");
+            txn.put(&ks, key, "v").expect("put");
+            match txn.prepare("xid") {
+                Ok(()) => drop(db.commit_prepared("xid").expect("what is prepared can be committed")),
+                Err(error) => assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error}"),
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| worker("a"));
+        scope.spawn(|| worker("b"));
+    });
+    assert_eq!(db.transactions().len(), 0, "nothing is left open");
+    assert_eq!(db.transaction_stats().locks.held, 0, "no lock is left");
+}
+
 /// A row that is uncommitted and then committed is there at every moment.
 #[test]
 fn a_dirty_scan_misses_no_row_that_is_committed_meanwhile() {
