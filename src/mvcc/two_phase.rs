@@ -147,13 +147,9 @@ impl Transactions {
         let committed = self.core.commit_batch(&frozen, batch.keyspaces(), Durability::Disk, &check);
         drop(unsettled.take());
         if committed.is_err() {
-            // Still prepared, as after a crash. What it read is then taken for everything.
-            let reads = match level_of(record.isolation) {
-                Isolation::Serializable => RecoveredReads::Unknown,
-                _ => RecoveredReads::Untracked,
-            };
+            // Still prepared, as after a crash.
             self.ssi.rollback_prepared(id);
-            self.ssi.recover_prepared(id, write_keys(&record.operations), &reads);
+            self.ssi.recover_prepared(id, write_keys(&record.operations), &recovered_reads(&record));
         }
         let seq = committed?;
         self.counters.committed.add(1);
@@ -228,13 +224,7 @@ impl Transactions {
         }
         owner.set_writes(writes.len() as u64);
         self.locks.mark_prepared(&owner);
-        let reads = match isolation {
-            Isolation::Serializable => {
-                decode_reads(&record.reads).map_or(RecoveredReads::Unknown, RecoveredReads::Known)
-            }
-            _ => RecoveredReads::Untracked,
-        };
-        self.ssi.recover_prepared(id, write_keys(&record.operations), &reads);
+        self.ssi.recover_prepared(id, write_keys(&record.operations), &recovered_reads(&record));
         self.gate.open();
         let charged_bytes = writes.bytes();
         self.charge(0, charged_bytes);
@@ -255,6 +245,16 @@ impl Transactions {
         let prepared = PreparedTxn { shared, unix_micros: record.unix_micros, charged_bytes };
         self.prepared_open.lock().insert(record.xid, prepared);
         Ok(())
+    }
+}
+
+/// What a transaction has read, as its record tells it.
+fn recovered_reads(record: &PreparedRecord) -> RecoveredReads {
+    match level_of(record.isolation) {
+        Isolation::Serializable => {
+            decode_reads(&record.reads).map_or(RecoveredReads::Unknown, RecoveredReads::Known)
+        }
+        _ => RecoveredReads::Untracked,
     }
 }
 

@@ -111,6 +111,26 @@ fn a_name_of_a_prepared_transaction_can_be_used_again_at_once() {
     assert_eq!(db.transaction_stats().locks.held, 0, "no lock is left");
 }
 
+/// A full disk, once, does not make the prepared transaction conflict with the rest of the world.
+#[test]
+fn a_prepared_transaction_whose_commit_found_no_space_is_prepared_as_before() {
+    let world = World::new();
+    let db = world.open();
+    let ks = db.default_keyspace();
+    db.put("read", "0").expect("put");
+    let mut txn = db.begin(Isolation::Serializable).expect("begin");
+    txn.get(&ks, "read").expect("get");
+    txn.put(&ks, "written", LARGE).expect("put");
+    txn.prepare("xid").expect("prepare");
+    assert_eq!(world.full(|| kind(db.commit_prepared("xid"))), Some(ErrorKind::NoSpace));
+    db.put("other", "1").expect("nobody has read this");
+    assert_eq!(kind(db.put("read", "1")), Some(ErrorKind::Conflict), "this was read");
+    db.commit_prepared("xid").expect("commit");
+    assert_eq!(db.get("written").expect("get").expect("a value").to_vec(), LARGE);
+    db.put("read", "1").expect("nobody is in the way any more");
+    assert_eq!(db.transactions().len(), 0);
+}
+
 /// A row that is uncommitted and then committed is there at every moment.
 #[test]
 fn a_dirty_scan_misses_no_row_that_is_committed_meanwhile() {
