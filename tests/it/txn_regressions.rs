@@ -131,6 +131,34 @@ fn a_prepared_transaction_whose_commit_found_no_space_is_prepared_as_before() {
     assert_eq!(db.transactions().len(), 0);
 }
 
+/// A commit of several operations finds no space; the next one, of one operation, gets a lower sequence number.
+#[test]
+fn a_commit_that_failed_hides_no_later_one() {
+    let world = World::new();
+    let db = world.open();
+    let ks = db.default_keyspace();
+    for key in ["k", "m", "z"] {
+        db.put(key, "0").expect("put");
+    }
+    let mut pivot = db.begin(Isolation::Serializable).expect("begin");
+    pivot.get(&ks, "k").expect("get");
+    pivot.put(&ks, "m", "pivot").expect("put");
+    let mut failing = db.batch();
+    failing.put(&ks, "k", LARGE).expect("put");
+    for key in ["p", "q", "r", "s"] {
+        failing.put(&ks, key, "failing").expect("put");
+    }
+    assert_eq!(world.full(|| kind(failing.commit())), Some(ErrorKind::NoSpace));
+    db.put("k", "1").expect("put");
+    // After the put and before the pivot, which is before the put.
+    let mut reader = db.begin(Isolation::Serializable).expect("begin");
+    assert_eq!(reader.get(&ks, "k").expect("get").expect("a value"), "1");
+    assert_eq!(reader.get(&ks, "m").expect("get").expect("a value"), "0");
+    reader.put(&ks, "z", "reader").expect("put");
+    reader.commit().expect("commit");
+    assert_eq!(kind(pivot.commit()), Some(ErrorKind::Conflict), "no serial order is left");
+}
+
 /// A row that is uncommitted and then committed is there at every moment.
 #[test]
 fn a_dirty_scan_misses_no_row_that_is_committed_meanwhile() {
