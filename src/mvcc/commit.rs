@@ -122,7 +122,14 @@ impl Transactions {
             let checked = self.ssi.check_and_record(tracker, &keys, seq, self.core.visible_seq());
             checked.map_err(|danger| serialization(&danger, id))
         };
-        self.core.timed_write(|| self.core.commit_batch(&frozen, batch.keyspaces(), durability, &check))
+        let committed =
+            self.core.timed_write(|| self.core.commit_batch(&frozen, batch.keyspaces(), durability, &check));
+        if let (Err(error), Some(tracker)) = (&committed, tracker)
+            && error.kind() != ErrorKind::Conflict
+        {
+            self.ssi.withdraw(tracker);
+        }
+        committed
     }
 }
 

@@ -42,7 +42,7 @@ use crate::base::deadlock::DeadlockReport;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::metrics::Counter;
 use crate::base::sync::{Mutex, Rank};
-use crate::base::types::KeyspaceId;
+use crate::base::types::{KeyspaceId, SeqNo};
 use crate::engine::{Bounds, Core, KeyspaceCore, LockWait, PinKind, Registration, VersionedStore};
 use gate::Gate;
 use locks::{LockOptions, LockTable, OwnerInfo, Wait};
@@ -207,7 +207,8 @@ impl Transactions {
             let seq = registration.seq();
             (registration, seq)
         };
-        let published = |seq| self.core.wait_visible(seq);
+        // A number above the last assigned one is that of a commit that failed, and will be withdrawn.
+        let published = |seq: SeqNo| self.core.wait_visible(seq.min(self.core.assigned_seq()));
         let (registration, tracker) = match options.isolation {
             Isolation::Serializable if options.read_only => {
                 (self.ssi.begin_declared(published, take)?, None)

@@ -131,6 +131,28 @@ fn a_prepared_transaction_whose_commit_found_no_space_is_prepared_as_before() {
     assert_eq!(db.transactions().len(), 0);
 }
 
+/// A commit that found no space, with a sequence number that is never published, is nothing to wait for.
+#[test]
+fn a_declared_reader_does_not_wait_for_a_commit_that_failed() {
+    let world = World::new();
+    let db = world.open();
+    let ks = db.default_keyspace();
+    db.put("a", "0").expect("put");
+    let mut pivot = db.begin(Isolation::Serializable).expect("begin");
+    pivot.get(&ks, "a").expect("get");
+    pivot.put(&ks, "b", LARGE).expect("put");
+    db.put("a", "1").expect("put");
+    assert_eq!(world.full(|| kind(pivot.commit())), Some(ErrorKind::NoSpace));
+    let (done, heard) = mpsc::channel();
+    std::thread::spawn(move || {
+        let reader = db.begin_with(TransactionOptions::new(Isolation::Serializable).read_only());
+        let value = reader.and_then(|reader| reader.get(&db.default_keyspace(), "a"));
+        let _ = done.send(value.map(|value| value.map(|value| value.to_vec())));
+    });
+    let value = heard.recv_timeout(Duration::from_secs(20)).expect("it waits for nothing");
+    assert_eq!(value.expect("get").expect("a value"), b"1");
+}
+
 /// A commit of several operations finds no space; the next one, of one operation, gets a lower sequence number.
 #[test]
 fn a_commit_that_failed_hides_no_later_one() {

@@ -272,6 +272,15 @@ impl Retained {
         }
     }
 
+    /// The commit of this transaction was recorded and then not made: it is no pivot.
+    pub(super) fn withdraw(&mut self, id: u64) {
+        let commit = self.log.iter_mut().rev().find(|commit| commit.id == Some(id));
+        if let Some(commit) = commit.filter(|commit| commit.out_min != NEVER) {
+            commit.out_min = NEVER;
+            self.pivots = self.pivots.saturating_sub(1);
+        }
+    }
+
     fn index(&mut self, write: &WriteKey, seq: SeqNo, pivot: Option<Pivot>) {
         let versions = self.versions.entry(write.hash).or_insert(Versions { newest: seq, more: None });
         versions.add(seq, pivot);
