@@ -210,9 +210,7 @@ impl Transactions {
         // A number above the last assigned one is that of a commit that failed, and will be withdrawn.
         let published = |seq: SeqNo| self.core.wait_visible(seq.min(self.core.assigned_seq()));
         let (registration, tracker) = match options.isolation {
-            Isolation::Serializable if options.read_only => {
-                (self.ssi.begin_declared(published, take)?, None)
-            }
+            Isolation::Serializable if options.read_only => (self.ssi.begin_declared(published, take)?, None),
             Isolation::Serializable => {
                 let begun = self.ssi.begin(shared.id, || self.core.assigned_seq(), published, take)?;
                 (begun.0, Some(begun.1))
