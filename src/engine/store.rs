@@ -25,6 +25,13 @@ pub(crate) trait VersionedStore {
     /// [`Registration::check`] after that and before the answer.
     fn reader(&self, kind: PinKind, label: Option<Arc<str>>) -> Registration;
 
+    /// As [`reader`](Self::reader), for whoever holds a lock that the timer for old readers must not be set under. To
+    /// be followed by [`reader_registered`](Self::reader_registered) without that lock.
+    fn reader_under_lock(&self, kind: PinKind, label: Option<Arc<str>>) -> Registration;
+
+    /// See [`reader_under_lock`](Self::reader_under_lock).
+    fn reader_registered(&self);
+
     /// Registers a reader of the state as of a sequence number.
     ///
     /// # Errors
@@ -83,9 +90,17 @@ pub(crate) trait VersionedStore {
 
 impl VersionedStore for Arc<Core> {
     fn reader(&self, kind: PinKind, label: Option<Arc<str>>) -> Registration {
-        let reader = self.registry.register(&self.pipeline, kind, label);
-        self.plan_look();
+        let reader = self.reader_under_lock(kind, label);
+        self.reader_registered();
         reader
+    }
+
+    fn reader_under_lock(&self, kind: PinKind, label: Option<Arc<str>>) -> Registration {
+        self.registry.register(&self.pipeline, kind, label)
+    }
+
+    fn reader_registered(&self) {
+        self.plan_look();
     }
 
     fn reader_at(&self, seq: SeqNo) -> Result<Registration> {

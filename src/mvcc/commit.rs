@@ -12,6 +12,7 @@ use crate::engine::{Durability, KeyspaceCore, VersionedStore};
 use crate::wal::{BatchBuilder, FrozenBatch, ops};
 use std::cell::Cell;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// A thread keeps its buffer for commits up to this size.
 const BATCH_BYTES_KEPT: usize = 1 << 16;
@@ -107,6 +108,7 @@ impl Txn {
                 self.lock_range(keyspace, bounds)?;
             }
         }
+        self.shared.is_hidden.store(false, Ordering::Release);
         Ok(())
     }
 }
@@ -134,7 +136,14 @@ impl Transactions {
             let checked = self.ssi.check_and_record(tracker, &keys, seq, self.core.visible_seq());
             checked.map_err(|danger| serialization(&danger, id))
         };
-        self.core.timed_write(|| self.core.commit_batch(&frozen, batch.keyspaces(), durability, &check))
+        let committed =
+            self.core.timed_write(|| self.core.commit_batch(&frozen, batch.keyspaces(), durability, &check));
+        if let (Err(error), Some(tracker)) = (&committed, tracker)
+            && error.kind() != ErrorKind::Conflict
+        {
+            self.ssi.withdraw(tracker);
+        }
+        committed
     }
 }
 

@@ -64,8 +64,8 @@ impl<'t> TxnIter<'t> {
         Ok(cursor)
     }
 
-    /// READ UNCOMMITTED promises no snapshot but no missing rows either: what was uncommitted a step ago may be
-    /// committed by now.
+    /// READ UNCOMMITTED promises no snapshot but no missing rows either: what was uncommitted a moment ago may be
+    /// committed by now. To be called after a look at the writes: what has left them by then is visible.
     fn refresh(&mut self) -> Result<()> {
         if self.txn.reads_uncommitted() && self.txn.store().visible_seq() != self.cursors_seq {
             self.back = None;
@@ -92,11 +92,11 @@ impl<'t> TxnIter<'t> {
 
     fn step_front(&mut self) -> Result<Option<Item>> {
         self.txn.check_usable()?;
-        self.refresh()?;
         loop {
+            let written = self.txn.overlay_first(self.keyspace.id, borrow(&self.lower), borrow(&self.upper));
+            self.refresh()?;
             let Some(front) = self.front.as_mut() else { return Ok(None) };
             let stored = front.valid() && is_below(front.key(), &self.upper);
-            let written = self.txn.overlay_first(self.keyspace.id, borrow(&self.lower), borrow(&self.upper));
             let order = match (&written, stored) {
                 (None, false) => {
                     self.note_rest();
@@ -124,17 +124,17 @@ impl<'t> TxnIter<'t> {
 
     fn step_back(&mut self) -> Result<Option<Item>> {
         self.txn.check_usable()?;
-        self.refresh()?;
-        if self.back.is_none() {
-            let Some(front) = &self.front else { return Ok(None) };
-            let mut back = front.fork();
-            seek_back(&mut back, &self.upper)?;
-            self.back = Some(back);
-        }
         loop {
+            let written = self.txn.overlay_last(self.keyspace.id, borrow(&self.lower), borrow(&self.upper));
+            self.refresh()?;
+            if self.back.is_none() {
+                let Some(front) = &self.front else { return Ok(None) };
+                let mut back = front.fork();
+                seek_back(&mut back, &self.upper)?;
+                self.back = Some(back);
+            }
             let Some(back) = self.back.as_mut() else { return Ok(None) };
             let stored = back.valid() && is_above(back.key(), &self.lower);
-            let written = self.txn.overlay_last(self.keyspace.id, borrow(&self.lower), borrow(&self.upper));
             let order = match (&written, stored) {
                 (None, false) => {
                     self.note_rest();

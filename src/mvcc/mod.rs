@@ -42,7 +42,7 @@ use crate::base::deadlock::DeadlockReport;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::metrics::Counter;
 use crate::base::sync::{Mutex, Rank};
-use crate::base::types::KeyspaceId;
+use crate::base::types::{KeyspaceId, SeqNo};
 use crate::engine::{Bounds, Core, KeyspaceCore, LockWait, PinKind, Registration, VersionedStore};
 use gate::Gate;
 use locks::{LockOptions, LockTable, OwnerInfo, Wait};
@@ -50,7 +50,7 @@ use prepared::PreparedStore;
 use ssi::{Ssi, Tracker};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 use two_phase::PreparedTxn;
 use txn::{Shared, TxnId};
@@ -161,7 +161,7 @@ impl Transactions {
             isolation: options.isolation,
             started,
             expires_at,
-            is_optimistic: options.optimistic,
+            is_hidden: AtomicBool::new(options.optimistic),
             owner,
             writes: Mutex::new(Rank::Leaf, WriteSet::default()),
             fate: txn::Fate::default(),
@@ -203,21 +203,22 @@ impl Transactions {
         options: &TransactionOptions,
     ) -> Result<(Registration, Option<Tracker>)> {
         let take = || {
-            let registration = self.core.reader(PinKind::Transaction, shared.label.clone());
+            let registration = self.core.reader_under_lock(PinKind::Transaction, shared.label.clone());
             let seq = registration.seq();
             (registration, seq)
         };
-        let published = |seq| self.core.wait_visible(seq);
-        match options.isolation {
-            Isolation::Serializable if options.read_only => {
-                Ok((self.ssi.begin_declared(published, take)?, None))
-            }
+        // A number above the last assigned one is that of a commit that failed, and will be withdrawn.
+        let published = |seq: SeqNo| self.core.wait_visible(seq.min(self.core.assigned_seq()));
+        let (registration, tracker) = match options.isolation {
+            Isolation::Serializable if options.read_only => (self.ssi.begin_declared(published, take)?, None),
             Isolation::Serializable => {
                 let begun = self.ssi.begin(shared.id, || self.core.assigned_seq(), published, take)?;
-                Ok((begun.0, Some(begun.1)))
+                (begun.0, Some(begun.1))
             }
-            _ => Ok((take().0, None)),
-        }
+            _ => (take().0, None),
+        };
+        self.core.reader_registered();
+        Ok((registration, tracker))
     }
 
     // Locks.
@@ -310,14 +311,13 @@ impl Transactions {
     /// The uncommitted value of a key, when a transaction has written it.
     fn dirty(&self, keyspace: KeyspaceId, key: &[u8]) -> Option<Value> {
         let holder = self.locks.exclusive_holder(keyspace, key)?;
-        let shared = self.open.lock().get(&holder).cloned()?;
+        let shared = self.open.lock().get(&holder).filter(|shared| !shared.is_hidden()).cloned()?;
         shared.writes.lock().get(keyspace, key)
     }
 
     /// What `look` finds in the write sets of all transactions but this one.
     fn others<T>(&self, id: TxnId, look: impl Fn(&WriteSet) -> Option<T>) -> Vec<T> {
-        let has_locks = |shared: &Shared| !shared.is_optimistic || shared.owner.is_prepared();
-        let is_seen = |shared: &&Arc<Shared>| shared.id != id && has_locks(shared);
+        let is_seen = |shared: &&Arc<Shared>| shared.id != id && !shared.is_hidden();
         let open: Vec<Arc<Shared>> = self.open.lock().values().filter(is_seen).cloned().collect();
         open.iter().filter_map(|shared| look(&shared.writes.lock())).collect()
     }

@@ -353,11 +353,10 @@ impl PreparedStore {
     }
 
     /// Rolls back: removes the record, durably.
+    #[cfg(test)]
     pub(crate) fn rollback(&self, core: &Arc<Core>, xid: &str) -> Result<SeqNo> {
         let ending = self.ending(xid)?;
-        let mut batch = BatchBuilder::new();
-        removal(core, &mut batch, xid)?;
-        let seq = core.commit_batch(&batch.freeze(), batch.keyspaces(), Durability::Disk, &|_| Ok(()))?;
+        let seq = remove(core, xid)?;
         ending.ended();
         Ok(seq)
     }
@@ -410,6 +409,13 @@ fn no_keyspace(core: &Core) -> Error {
 pub(crate) fn removal(core: &Arc<Core>, batch: &mut BatchBuilder, xid: &str) -> Result<()> {
     let Some(keyspace) = core.system_keyspace(false)? else { return Err(no_keyspace(core)) };
     batch.delete(keyspace.id, &SystemRecord::Prepared.key(xid))
+}
+
+/// Removes a record, durably.
+pub(crate) fn remove(core: &Arc<Core>, xid: &str) -> Result<SeqNo> {
+    let mut batch = BatchBuilder::new();
+    removal(core, &mut batch, xid)?;
+    core.commit_batch(&batch.freeze(), batch.keyspaces(), Durability::Disk, &|_| Ok(()))
 }
 
 /// The record of a prepared transaction.

@@ -20,6 +20,7 @@ use crate::engine::{Durability, VersionedStore};
 use crate::wal::{BatchBuilder, ops};
 use std::cell::RefCell;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime};
 
 /// A prepared transaction, for the coordinator. See [`Db::prepared_transactions`](crate::Db::prepared_transactions).
@@ -146,28 +147,28 @@ impl Transactions {
         let committed = self.core.commit_batch(&frozen, batch.keyspaces(), Durability::Disk, &check);
         drop(unsettled.take());
         if committed.is_err() {
-            // Still prepared, as after a crash. What it read is then taken for everything.
-            let reads = match level_of(record.isolation) {
-                Isolation::Serializable => RecoveredReads::Unknown,
-                _ => RecoveredReads::Untracked,
-            };
+            // Still prepared, as after a crash.
             self.ssi.rollback_prepared(id);
-            self.ssi.recover_prepared(id, write_keys(&record.operations), &reads);
+            self.ssi.recover_prepared(id, write_keys(&record.operations), &recovered_reads(&record));
         }
         let seq = committed?;
-        ending.ended();
         self.counters.committed.add(1);
+        // Before the name is free for another one.
         self.forget_prepared(xid);
+        ending.ended();
         Ok(seq)
     }
 
     /// Rolls a prepared transaction back.
     pub(crate) fn rollback_prepared(&self, xid: &str) -> Result<()> {
+        let ending = self.prepared.ending(xid)?;
         let id = self.prepared_id(xid)?;
-        self.prepared.rollback(&self.core, xid)?;
+        prepared::remove(&self.core, xid)?;
         self.ssi.rollback_prepared(id);
         self.counters.rolled_back.add(1);
+        // Before the name is free for another one.
         self.forget_prepared(xid);
+        ending.ended();
         Ok(())
     }
 
@@ -221,13 +222,7 @@ impl Transactions {
         }
         owner.set_writes(writes.len() as u64);
         self.locks.mark_prepared(&owner);
-        let reads = match isolation {
-            Isolation::Serializable => {
-                decode_reads(&record.reads).map_or(RecoveredReads::Unknown, RecoveredReads::Known)
-            }
-            _ => RecoveredReads::Untracked,
-        };
-        self.ssi.recover_prepared(id, write_keys(&record.operations), &reads);
+        self.ssi.recover_prepared(id, write_keys(&record.operations), &recovered_reads(&record));
         self.gate.open();
         let charged_bytes = writes.bytes();
         self.charge(0, charged_bytes);
@@ -239,7 +234,7 @@ impl Transactions {
             isolation,
             started,
             expires_at: None,
-            is_optimistic: false,
+            is_hidden: AtomicBool::new(false),
             owner,
             writes: Mutex::new(Rank::Leaf, writes),
             fate,
@@ -248,6 +243,16 @@ impl Transactions {
         let prepared = PreparedTxn { shared, unix_micros: record.unix_micros, charged_bytes };
         self.prepared_open.lock().insert(record.xid, prepared);
         Ok(())
+    }
+}
+
+/// What a transaction has read, as its record tells it.
+fn recovered_reads(record: &PreparedRecord) -> RecoveredReads {
+    match level_of(record.isolation) {
+        Isolation::Serializable => {
+            decode_reads(&record.reads).map_or(RecoveredReads::Unknown, RecoveredReads::Known)
+        }
+        _ => RecoveredReads::Untracked,
     }
 }
 

@@ -19,7 +19,7 @@ use crate::engine::{Bounds, Core, KeyspaceCore, PinKind, Registration, Versioned
 use std::cell::{Cell, OnceCell, RefCell};
 use std::ops::Bound;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 
 /// Number of a transaction, unique while the database is open.
@@ -34,13 +34,19 @@ pub(crate) struct Shared {
     pub(crate) started: Duration,
     /// When it may be rolled back for being idle.
     pub(crate) expires_at: Option<Duration>,
-    /// It holds no locks before it is committed or prepared, so READ UNCOMMITTED does not see its writes either.
-    pub(crate) is_optimistic: bool,
+    /// It is optimistic and does not hold the locks of its writes yet, so READ UNCOMMITTED does not see them either.
+    pub(crate) is_hidden: AtomicBool,
     pub(crate) owner: Arc<Owner>,
     /// Looked at by READ UNCOMMITTED readers.
     pub(crate) writes: Mutex<WriteSet>,
     /// Which of its owner and its age ended it.
     pub(super) fate: Fate,
+}
+
+impl Shared {
+    pub(super) fn is_hidden(&self) -> bool {
+        self.is_hidden.load(Ordering::Acquire)
+    }
 }
 
 /// Whether a transaction is open, being ended by its owner, or rolled back for its age: decided once.
@@ -145,6 +151,9 @@ impl Txn {
 
     /// Notes an error that ends the transaction: its locks are gone before the caller learns of it.
     pub(super) fn failed(&self, error: Error) -> Error {
+        // Whoever expires in the middle of an operation is refused its locks in the words of the lock table.
+        let is_late = error.kind() == ErrorKind::InvalidArgument && self.shared.fate.is_expired();
+        let error = if is_late { super::error::expired(self.id()) } else { error };
         if leaves_usable(error.kind()) || self.failure.set(error.clone()).is_err() {
             return error;
         }
@@ -378,6 +387,10 @@ impl Txn {
         }
         let (bytes, count) = {
             let mut writes = self.shared.writes.lock();
+            // Who expires is marked before the writes are taken away: nothing is added after that.
+            if self.shared.fate.is_expired() {
+                return Err(super::error::expired(self.id()));
+            }
             writes.insert(keyspace.id, key, value);
             (writes.bytes(), writes.len())
         };

@@ -23,3 +23,4 @@ mod surface;
 mod transaction_crash;
 mod transactions;
 mod two_phase;
+mod txn_regressions;

@@ -243,6 +243,11 @@ impl Ssi {
         Ok(())
     }
 
+    /// A commit that passed the check was not made after all. Declared readers do not wait for it any more.
+    pub(crate) fn withdraw(&self, tracker: &Tracker) {
+        self.lock().retained.withdraw(tracker.id());
+    }
+
     /// For `Tracker`: checks a transaction without writes.
     fn commit_reader(&self, tracker: &Tracker) -> Result<(), Danger> {
         let sealed = tracker.sealed();

@@ -148,6 +148,14 @@ impl Versions {
         }
     }
 
+    /// Commits above this one count as this one.
+    fn lower(&mut self, seq: SeqNo) {
+        self.newest = self.newest.min(seq);
+        let Some(more) = &mut self.more else { return };
+        more.older.iter_mut().for_each(|commit| *commit = seq.min(*commit));
+        more.pivots.iter_mut().for_each(|pivot| pivot.commit = seq.min(pivot.commit));
+    }
+
     fn edges(&self, snapshot: SeqNo, edges: &mut Edges) {
         if self.newest <= snapshot {
             return;
@@ -197,6 +205,8 @@ pub(super) struct Retained {
     gone: u64,
     /// Writes ever logged.
     writes: u64,
+    /// The highest number recorded.
+    last: SeqNo,
     /// Pivots in the log.
     pivots: usize,
     versions: HashedMap<Versions>,
@@ -224,8 +234,13 @@ impl Retained {
         self.gone.saturating_add(self.log.len() as u64)
     }
 
-    /// Records a commit: sequence numbers never descend.
+    /// Records a commit. Sequence numbers ascend, but for those of commits whose log record could not be written: they
+    /// are given out again.
     pub(super) fn record(&mut self, seq: SeqNo, id: Option<u64>, out_min: SeqNo, keys: WriteKeys) {
+        if seq < self.last {
+            self.lower(seq);
+        }
+        self.last = seq;
         let commit = Logged { seq, id, out_min, keys, writes_before: self.writes };
         let pivot = commit.pivot();
         for write in commit.keys.iter() {
@@ -235,6 +250,35 @@ impl Retained {
         self.pivots = self.pivots.saturating_add(usize::from(pivot.is_some()));
         self.bytes = self.bytes.saturating_add(commit.keys.bytes());
         self.log.push_back(commit);
+    }
+
+    /// Commits recorded above this one were never made. They count as made with it, so that everything stays in order and
+    /// they hide no later one.
+    fn lower(&mut self, seq: SeqNo) {
+        for coarse in self.coarse.values_mut() {
+            (coarse.first, coarse.last) = (coarse.first.min(seq), coarse.last.min(seq));
+        }
+        for commit in self.log.iter_mut().rev().take_while(|commit| commit.seq > seq) {
+            commit.seq = seq;
+            for write in commit.keys.iter() {
+                if let Some(versions) = self.versions.get_mut(&write.hash) {
+                    versions.lower(seq);
+                }
+                let keys = self.ordered.get_mut(&write.keyspace);
+                if let Some(known) = keys.and_then(|keys| keys.get_mut(&*write.key)) {
+                    known.newest = known.newest.min(seq);
+                }
+            }
+        }
+    }
+
+    /// The commit of this transaction was recorded and then not made: it is no pivot.
+    pub(super) fn withdraw(&mut self, id: u64) {
+        let commit = self.log.iter_mut().rev().find(|commit| commit.id == Some(id));
+        if let Some(commit) = commit.filter(|commit| commit.out_min != NEVER) {
+            commit.out_min = NEVER;
+            self.pivots = self.pivots.saturating_sub(1);
+        }
     }
 
     fn index(&mut self, write: &WriteKey, seq: SeqNo, pivot: Option<Pivot>) {
@@ -298,6 +342,7 @@ impl Retained {
         for write in commit.keys.iter() {
             let fresh = Coarse { first: seq, last: seq, position, pivot };
             let coarse = self.coarse.entry(write.keyspace).or_insert(fresh);
+            coarse.first = coarse.first.min(seq);
             coarse.last = coarse.last.max(seq);
             coarse.position = position;
             let mut edges = Edges { out_min: NEVER, pivot: coarse.pivot };
