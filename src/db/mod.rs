@@ -172,6 +172,9 @@ impl Db {
     /// # Errors
     /// Nothing was written with `InvalidArgument`, `LimitExceeded`, `NoSpace`, `Stalled`, `Io`, `Poisoned`, `Closed`.
     /// With `OutcomeUnknown` the disk did not confirm: after reopening the write is there whole or not at all.
+    ///
+    /// While transactions are open also, with nothing written: `LockTimeout` when one of them has locked the key for
+    /// longer than [`Options::lock_timeout`], `Deadlock`, and `Conflict` over what a prepared one has read.
     #[inline]
     pub fn put(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<()> {
         self.default.put(key, value)

@@ -156,6 +156,9 @@ impl Session {
 
     /// Commits a transaction as the session's next operation: its writes and the serial number survive together.
     ///
+    /// Waits for the session's turn with the transaction's locks in hand. If the operation that has the turn waits for
+    /// one of these locks, only the lock timeout ends it: turns take no part in the detection of deadlocks.
+    ///
     /// # Errors
     /// See [`commit`](Session::commit) and [`Transaction::commit`].
     pub fn commit_transaction(&self, transaction: Transaction) -> Result<SessionReceipt> {

@@ -131,7 +131,8 @@ impl TransactionOptions {
     }
 
     /// Rolls the transaction back when it is still open after this time and others ask for locks: for clients that
-    /// may vanish. Its owner then gets [`TransactionFailed`](crate::ErrorKind::TransactionFailed).
+    /// may vanish. Its locks are free and its writes gone then; its snapshot, and its share of the memory for writes, are
+    /// held until its handle is used, which answers [`TransactionFailed`](crate::ErrorKind::TransactionFailed), or dropped.
     pub fn expires_after(mut self, age: Duration) -> Self {
         self.expires_after = Some(age);
         self

@@ -54,14 +54,9 @@ impl Txn {
         if !self.shared.fate.settle() {
             return Err(super::error::expired(self.id()));
         }
-        let prepared = self.try_prepare(xid);
-        if let Err(error) = prepared {
-            // Whether the record is there is then unknown, and so must the locks stay.
-            if error.kind() == ErrorKind::OutcomeUnknown {
-                self.ended.set(true);
-            }
-            return Err(self.failed(error));
-        }
+        // After `OutcomeUnknown` it lets go of its locks like after any error: nobody writes any more before the next
+        // open, which finds it prepared or not at all.
+        self.try_prepare(xid).map_err(|error| self.failed(error))?;
         self.ended.set(true);
         Ok(())
     }

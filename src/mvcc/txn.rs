@@ -96,6 +96,8 @@ pub(crate) struct Txn {
     failure: OnceCell<Error>,
     /// Its share of the memory of all write sets.
     charged_bytes: Cell<usize>,
+    /// The part of it that is for claims.
+    claimed_bytes: Cell<usize>,
     pub(super) ended: Cell<bool>,
 }
 
@@ -111,6 +113,7 @@ impl Txn {
             claims: RefCell::new(Vec::new()),
             failure: OnceCell::new(),
             charged_bytes: Cell::new(0),
+            claimed_bytes: Cell::new(0),
             ended: Cell::new(false),
         }
     }
@@ -144,7 +147,8 @@ impl Txn {
             return Err(transaction_failed(self.id(), cause));
         }
         if self.shared.fate.is_expired() {
-            return Err(self.failed(super::error::expired(self.id())));
+            self.let_go();
+            return Err(super::error::expired(self.id()));
         }
         Ok(())
     }
@@ -165,6 +169,8 @@ impl Txn {
     /// Gives up everything others could wait for.
     fn let_go(&self) {
         *self.shared.writes.lock() = WriteSet::default();
+        self.claims.borrow_mut().clear();
+        self.claimed_bytes.set(0);
         self.charge(0);
         self.tracker.replace(None);
         self.manager.locks.release_all(&self.shared.owner);
@@ -312,11 +318,19 @@ impl Txn {
 
     fn claim(&self, keyspace: &Arc<KeyspaceCore>, key: &[u8], mode: Mode) -> Result<()> {
         if self.options.optimistic {
-            self.snapshot()?;
-            self.claims.borrow_mut().push(Claim::Key(Arc::clone(keyspace), key.into()));
-            return Ok(());
+            return self.note_claim(WriteSet::cost(key, None), Claim::Key(Arc::clone(keyspace), key.into()));
         }
         self.lock_key(keyspace, key, mode)
+    }
+
+    /// Remembers what the commit of an optimistic transaction must find unchanged.
+    fn note_claim(&self, bytes: usize, claim: Claim) -> Result<()> {
+        self.check_room(bytes)?;
+        self.snapshot()?;
+        self.claims.borrow_mut().push(claim);
+        self.claimed_bytes.set(self.claimed_bytes.get().saturating_add(bytes));
+        self.charge(self.charged_bytes().saturating_add(bytes));
+        Ok(())
     }
 
     /// Locks a range, gaps included, then reads it.
@@ -327,9 +341,11 @@ impl Txn {
     ) -> Result<Vec<(Slice, Slice)>> {
         self.check_writable()?;
         let locked = match self.options.optimistic {
-            true => self.snapshot().map(|_| {
-                self.claims.borrow_mut().push(Claim::Range(Arc::clone(keyspace), bounds.clone()));
-            }),
+            true => {
+                let lower = bounds.lower.as_deref().unwrap_or_default();
+                let bytes = WriteSet::cost(lower, bounds.upper.as_deref());
+                self.note_claim(bytes, Claim::Range(Arc::clone(keyspace), bounds.clone()))
+            }
             false => self.lock_range(keyspace, &bounds),
         };
         self.noting(locked)?;
@@ -395,7 +411,7 @@ impl Txn {
             (writes.bytes(), writes.len())
         };
         self.shared.owner.set_writes(count as u64);
-        self.charge(bytes);
+        self.charge(bytes.saturating_add(self.claimed_bytes.get()));
         Ok(())
     }
 
@@ -444,7 +460,7 @@ impl Txn {
             let mut writes = self.shared.writes.lock();
             (writes.rollback_to_savepoint(), writes.bytes(), writes.len())
         };
-        self.charge(bytes);
+        self.charge(bytes.saturating_add(self.claimed_bytes.get()));
         self.shared.owner.set_writes(count as u64);
         if found { Ok(()) } else { Err(no_savepoint()) }
     }
@@ -455,7 +471,7 @@ impl Txn {
             let mut writes = self.shared.writes.lock();
             (writes.release_savepoint(), writes.bytes())
         };
-        self.charge(bytes);
+        self.charge(bytes.saturating_add(self.claimed_bytes.get()));
         if found { Ok(()) } else { Err(no_savepoint()) }
     }
 

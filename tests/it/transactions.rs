@@ -200,6 +200,13 @@ fn limits_are_refused_before_any_effect() {
     second.commit().expect("commit");
     assert_eq!(db.iter().count(), 3);
     assert_eq!(db.transaction_stats().write_bytes, 0);
+    let mut claiming =
+        db.begin_with(TransactionOptions::new(Isolation::RepeatableRead).optimistic()).expect("begin");
+    let refused =
+        (0..100).find_map(|_| claiming.get_for_update(&ks, "a").err()).expect("claims count as well");
+    assert_eq!(refused.kind(), ErrorKind::LimitExceeded);
+    claiming.commit().expect("what was claimed is unchanged");
+    assert_eq!(db.transaction_stats().write_bytes, 0);
     for (key, value) in [(vec![], vec![]), (vec![0; 70_000], vec![])] {
         let mut txn = db.begin(Isolation::Serializable).expect("begin");
         txn.put(&ks, &key, &value).expect_err("no such key");
