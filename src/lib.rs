@@ -80,7 +80,9 @@
         clippy::string_slice,
         clippy::arithmetic_side_effects,
         clippy::unreachable,
-        clippy::disallowed_methods
+        clippy::disallowed_methods,
+        // Kernels of concurrency are loaded a second time, over the model checker's locks and atomics.
+        clippy::duplicate_mod
     )
 )]
 

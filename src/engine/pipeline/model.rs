@@ -149,7 +149,7 @@ fn check(scripts: &'static [&'static [&'static str]], syncs: u64) {
         if !fails {
             assert_eq!((visible, world.pipeline.pending()), (last, (0, 0)), "all is published");
         }
-        let is_synced = scripts.concat().iter().any(|what| *what == "disk");
+        let is_synced = scripts.concat().contains(&"disk");
         assert!(fails || (world.pipeline.syncs() > 0) == is_synced || scripts.concat().contains(&"sync"));
         world.pipeline.let_go();
     });
