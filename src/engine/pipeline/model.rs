@@ -3,6 +3,7 @@
 
 /// The same kernel, in this module over the checker's parts.
 #[path = "kernel.rs"]
+#[expect(clippy::duplicate_mod, reason = "a second time, over other parts")]
 mod kernel;
 
 mod parts {
@@ -149,7 +150,7 @@ fn check(scripts: &'static [&'static [&'static str]], syncs: u64) {
         if !fails {
             assert_eq!((visible, world.pipeline.pending()), (last, (0, 0)), "all is published");
         }
-        let is_synced = scripts.concat().iter().any(|what| *what == "disk");
+        let is_synced = scripts.concat().contains(&"disk");
         assert!(fails || (world.pipeline.syncs() > 0) == is_synced || scripts.concat().contains(&"sync"));
         world.pipeline.let_go();
     });
