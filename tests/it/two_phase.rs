@@ -89,7 +89,7 @@ fn prepared_is_listed_then_committed_or_rolled_back() {
             txn.put(&ks, "c", "undone").expect("put");
             txn.rollback_to_savepoint().expect("rollback");
             txn.prepare("x").expect("prepare");
-            let rig = rig.reopened(reopen);
+            let mut rig = rig.reopened(reopen);
             let listed = rig.db.prepared_transactions();
             let [one] = listed.as_slice() else { panic!("{listed:?}") };
             assert_eq!((one.xid.as_str(), one.label.as_deref()), ("x", Some("two")));
@@ -103,8 +103,8 @@ fn prepared_is_listed_then_committed_or_rolled_back() {
                 rig.db.rollback_prepared("x").expect("rollback");
                 map(&[("a", "old"), ("b", "old")])
             };
-            {
-                let rig = rig.reopened(false).reopened(true);
+            for again in [false, true] {
+                rig = rig.reopened(again);
                 assert_eq!(rig.state(), expected, "{level}");
                 assert!(rig.xids().is_empty() && rig.db.transactions().is_empty());
                 assert_eq!(kind(rig.db.commit_prepared("x")), ErrorKind::NotFound);
@@ -112,7 +112,9 @@ fn prepared_is_listed_then_committed_or_rolled_back() {
                 let stats = rig.db.transaction_stats();
                 assert_eq!((stats.prepared, stats.prepared_bytes, stats.write_bytes), (0, 0, 0));
                 assert_eq!((stats.locks.held, stats.locks.bytes), (0, 0));
-                rig.db.put_with("a", "after", no_wait()).expect("the locks are gone");
+            }
+            for key in ["a", "b", "c"] {
+                rig.db.put_with(key, "after", no_wait()).expect("the locks are gone");
             }
         }
     });

@@ -3,6 +3,7 @@
 
 /// The same kernel, in this module over the checker's parts.
 #[path = "kernel.rs"]
+#[expect(clippy::duplicate_mod, reason = "a second time, over other parts")]
 mod kernel;
 
 mod parts {
