@@ -10,11 +10,12 @@
 
 #![allow(clippy::disallowed_methods, reason = "a benchmark reads the clock and files")]
 
-use esker::{Compression, Db, Durability, Options, WriteOptions};
+use esker::{Compression, Db, Durability, Event, EventListener, Options, WriteOptions};
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 type Outcome<T = ()> = Result<T, Box<dyn Error>>;
@@ -127,33 +128,41 @@ fn write_and_die(path: &Path) -> Outcome {
 }
 
 fn replay(path: &Path) -> Outcome {
-    let (mut synced, mut unsynced) = (Vec::new(), Vec::new());
-    for round in 0..5 {
+    let (mut syncs, mut replays, mut opens) = (Vec::new(), Vec::new(), Vec::new());
+    for round in 0..7 {
         let dir = path.join(round.to_string());
         std::fs::create_dir_all(&dir)?;
         let status = Command::new(std::env::current_exe()?).arg("--write-and-die").arg(&dir).status()?;
         assert!(!status.success(), "the child dies by design");
-        let sync = Instant::now();
-        sync_all(&dir)?;
-        unsynced.push(sync.elapsed());
+        let recovered = Arc::new(Mutex::new(None));
         let start = Instant::now();
-        let db = recovery_options().open(&dir)?;
-        synced.push(start.elapsed());
+        let db = recovery_options().listener(recovery_listener(&recovered)).open(&dir)?;
+        opens.push(start.elapsed());
+        let (sync, replay) =
+            recovered.lock().map_err(|_| "a listener panicked")?.ok_or("nothing recovered")?;
+        syncs.push(sync);
+        replays.push(replay);
         let (key, value) = entry(0, 100);
         assert_eq!(db.get(key)?.ok_or("an entry is missing")?, value);
         drop(db);
+        std::fs::remove_dir_all(&dir)?;
     }
-    report("syncs that must precede a replay, 64 MiB log", unsynced);
-    report("open after a kill, 64 MiB log already synced", synced);
+    report("syncs that must precede a replay, 64 MiB log", syncs);
+    report("replay of it, read back from the device", replays);
+    report("the whole open after a kill", opens);
     Ok(())
 }
 
-/// What an open after a kill has to sync first, done apart so that it can be told apart.
-fn sync_all(dir: &Path) -> Outcome {
-    for file in std::fs::read_dir(dir)? {
-        std::fs::File::open(file?.path())?.sync_all()?;
-    }
-    Ok(())
+/// Keeps how long the syncs and the replay of a recovery took.
+fn recovery_listener(recovered: &Arc<Mutex<Option<(Duration, Duration)>>>) -> Arc<dyn EventListener> {
+    let recovered = Arc::clone(recovered);
+    Arc::new(move |event: &Event| {
+        if let Event::Recovered { sync_micros, replay_micros, .. } = event
+            && let Ok(mut recovered) = recovered.lock()
+        {
+            *recovered = Some((Duration::from_micros(*sync_micros), Duration::from_micros(*replay_micros)));
+        }
+    })
 }
 
 /// `Disk` and `Os` writers side by side: what the weaker ones lose by waiting for their place in the order.

@@ -1,5 +1,7 @@
 //! Ids and small enumerations shared by every layer, and the limits of what may be stored.
 
+use std::time::Duration;
+
 /// Position of an operation in the total order of commits: 56 bits, every operation its own.
 pub(crate) type SeqNo = u64;
 
@@ -73,6 +75,12 @@ pub(crate) const KEY_BYTES_MAX: usize = 64 * 1024 - 1;
 
 /// Largest value, in bytes.
 pub(crate) const VALUE_BYTES_MAX: usize = 1 << 30;
+
+/// A length of time in microseconds, as statistics and events tell it.
+#[inline]
+pub(crate) fn micros(took: Duration) -> u64 {
+    u64::try_from(took.as_micros()).unwrap_or(u64::MAX)
+}
 
 #[cfg(test)]
 mod tests {

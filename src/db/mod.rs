@@ -11,7 +11,7 @@ pub use transaction::{Transaction, TransactionIter};
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::slice::Slice;
 use crate::base::sync::{Mutex, Rank};
-use crate::base::types::KeyspaceId;
+use crate::base::types::{KeyspaceId, micros};
 use crate::engine::{
     Bounds, Core, Cursor, Event, Iter, KeyspaceCore, KeyspaceOptions, Options, Pin, PinKind, Registration,
     ResolvedOptions, Stats, Threads, VerifyReport, VersionedStore, WriteOptions, is_background_thread,
@@ -324,7 +324,7 @@ impl Db {
     pub fn snapshot_at_time(&self, time: SystemTime) -> Result<Snapshot> {
         self.core().health.check_open()?;
         let since_epoch = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let at_micros = u64::try_from(since_epoch.as_micros()).unwrap_or(u64::MAX);
+        let at_micros = micros(since_epoch);
         Ok(self.snapshot_of(self.core().reader_at_time(at_micros)?))
     }
 

@@ -7,6 +7,7 @@ use super::flush::{Change, Purpose};
 use super::keyspace::KeyspaceCore;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::sync::{Mutex, Rank};
+use crate::base::types::micros;
 use crate::compaction::{self, Epoch, Goal, Manual, Running, Task, manual};
 use crate::env::Clock;
 use std::sync::Arc;
@@ -62,7 +63,7 @@ impl Core {
             bytes_read: outcome.bytes_read,
             bytes_written: outcome.bytes_written,
             entries: (outcome.entries_in, outcome.dropped),
-            micros: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+            micros: micros(took),
         });
         Ok(())
     }

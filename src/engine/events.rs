@@ -17,6 +17,11 @@ pub enum Event {
         dropped_bytes: u64,
         /// Bytes of a manifest edit that was being written, dropped; what it announced had not happened yet.
         manifest_dropped_bytes: u64,
+        /// Time that the syncs took which must come first, in microseconds: what is shown after a recovery must not
+        /// vanish with the next power cut.
+        sync_micros: u64,
+        /// Time that reading and sorting the log took after them, in microseconds.
+        replay_micros: u64,
     },
     /// A copy of the manifest was damaged or behind and was written again from the other.
     ManifestHealed {
@@ -87,9 +92,16 @@ pub enum Event {
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Event::Recovered { batches, dropped_bytes, manifest_dropped_bytes } => write!(
+            Event::Recovered {
+                batches,
+                dropped_bytes,
+                manifest_dropped_bytes,
+                sync_micros,
+                replay_micros,
+            } => write!(
                 f,
-                "recovered {batches} batches, dropped {dropped_bytes} bytes of torn log and {manifest_dropped_bytes} of torn manifest"
+                "recovered {batches} batches in {replay_micros} us after {sync_micros} us of syncs, dropped {dropped_bytes} \
+                 bytes of torn log and {manifest_dropped_bytes} of torn manifest"
             ),
             Event::ManifestHealed { damage } => write!(f, "manifest copy healed: {damage}"),
             Event::Flushed { keyspace, entries, bytes, micros } => {

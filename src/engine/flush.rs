@@ -10,7 +10,7 @@ use super::keyspace::{Frozen, KeyspaceCore, View};
 use super::tables::table_path;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::sync::{Mutex, Rank};
-use crate::base::types::{KeyspaceId, SegmentNo, SeqNo};
+use crate::base::types::{KeyspaceId, SegmentNo, SeqNo, micros};
 use crate::compaction::{Context, write_run};
 use crate::manifest::{Edit, EditOp, TableMeta, Tree, Version};
 use crate::merge::Merge;
@@ -56,12 +56,7 @@ impl Core {
         self.stall.drained(raw_bytes, took);
         self.stats.flushes.add(1);
         self.stats.bytes_flushed.add(bytes);
-        self.emit(&Event::Flushed {
-            keyspace: keyspace.name.clone(),
-            entries,
-            bytes,
-            micros: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
-        });
+        self.emit(&Event::Flushed { keyspace: keyspace.name.clone(), entries, bytes, micros: micros(took) });
         Ok(())
     }
 

@@ -6,7 +6,7 @@
 //!
 //! Must not know who reads, nor what is dropped.
 
-use crate::base::types::SeqNo;
+use crate::base::types::{SeqNo, micros};
 use crate::manifest::Moment;
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -24,7 +24,7 @@ pub(crate) struct History {
 impl History {
     /// The history of a window that goes on from these moments.
     pub(crate) fn new(window: Duration, moments: &[Moment]) -> History {
-        let window_micros = u64::try_from(window.as_micros()).unwrap_or(u64::MAX);
+        let window_micros = micros(window);
         History { window_micros, moments: moments.iter().copied().collect() }
     }
 

@@ -21,7 +21,7 @@ use super::tables::{Tables, parse_table_name};
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::random::SplitMix64;
 use crate::base::sync::{Condvar, Mutex, Rank};
-use crate::base::types::{DbId, FileNo, KeyspaceId, SegmentNo, SeqNo};
+use crate::base::types::{DbId, FileNo, KeyspaceId, SegmentNo, SeqNo, micros};
 use crate::cache::BlockCache;
 use crate::env::{DirEntry, Env, FileLock, JoinHandle, OsFs};
 use crate::manifest::{Edit, EditOp, Manifest, Moment, Version, is_manifest_file};
@@ -32,6 +32,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 /// Name of the lock file.
 const LOCK_NAME: &str = "LOCK";
@@ -53,6 +54,14 @@ struct Recovered {
     needs_heal: bool,
     /// Bytes of an edit that a crash cut short.
     manifest_dropped_bytes: u64,
+    took: Took,
+}
+
+/// What a recovery spent its time on.
+#[derive(Default)]
+struct Took {
+    syncs: Duration,
+    replay: Duration,
 }
 
 /// The background threads of an open database.
@@ -221,6 +230,7 @@ fn find(env: &Env, dir: &Path) -> Result<Option<Recovered>> {
             damaged: Vec::new(),
             needs_heal: false,
             manifest_dropped_bytes: 0,
+            took: Took::default(),
         }));
     }
     recover(env, dir).map(Some)
@@ -236,18 +246,22 @@ fn is_clean(version: &Version, entries: &[DirEntry]) -> Option<SegmentNo> {
 
 /// After an unclean stop: sync, forget the cache, read again, replay.
 fn recover(env: &Env, dir: &Path) -> Result<Recovered> {
+    let start = env.clock.now();
     Manifest::sync_existing(env, dir)?;
     let Some(loaded) = Manifest::read(env, dir)? else { return Err(no_manifest(dir)) };
     let needs_heal = loaded.needs_heal();
     let version = loaded.version;
     sync_segments(env, dir, version.log_number)?;
     env.fs.sync_dir(dir).map_err(|error| Error::io("sync directory", dir, error))?;
+    let synced = env.clock.now();
+    // More than this machine may have cores: one thread parses while another waits for the device.
     let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(2)
+        .num_threads(4)
         .thread_name(|index| format!("esker-replay-{index}"))
         .build()
         .ok();
     let (replay, memtables) = replayed::read(env, dir, &version, pool.as_ref())?;
+    let replayed = env.clock.now();
     let entries = list(env, dir)?;
     let dead = [&replay.unused[..], &replay.obsolete[..]].concat();
     let orphans = orphans(dir, &version, &dead, &entries);
@@ -262,6 +276,7 @@ fn recover(env: &Env, dir: &Path) -> Result<Recovered> {
         damaged: loaded.damaged,
         needs_heal,
         manifest_dropped_bytes: loaded.dropped_bytes,
+        took: Took { syncs: synced.saturating_sub(start), replay: replayed.saturating_sub(synced) },
     })
 }
 
@@ -314,6 +329,7 @@ fn create(env: &Env, options: &Options, dir: &Path) -> Result<Recovered> {
         damaged: Vec::new(),
         needs_heal: false,
         manifest_dropped_bytes: 0,
+        took: Took::default(),
     })
 }
 
@@ -369,6 +385,8 @@ fn build(
             batches: replay.batches,
             dropped_bytes: replay.dropped_bytes,
             manifest_dropped_bytes,
+            sync_micros: micros(found.took.syncs),
+            replay_micros: micros(found.took.replay),
         });
     }
     let keeping = Keeping {

@@ -10,7 +10,7 @@ use super::core::{CommitState, Core, State};
 use super::events::Event;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::sync::{Mutex, Rank};
-use crate::base::types::{KeyspaceId, SegmentNo};
+use crate::base::types::{KeyspaceId, SegmentNo, micros};
 use crate::compaction::debt;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
@@ -153,7 +153,7 @@ impl Stall {
 
     /// Notes that a flush wrote so much in such a time.
     pub(crate) fn drained(&self, bytes: u64, took: Duration) {
-        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let micros = micros(took);
         let rate = bytes.saturating_mul(1_000_000).checked_div(micros).unwrap_or(u64::MAX);
         let old = self.drain.load(Ordering::Relaxed);
         self.drain.store(old.saturating_mul(3).saturating_add(rate) / 4, Ordering::Relaxed);
@@ -210,7 +210,7 @@ impl Core {
             self.env.clock.sleep(pause);
         }
         let waited = self.env.clock.now().saturating_sub(start);
-        self.stats.stall_micros.add(u64::try_from(waited.as_micros()).unwrap_or(u64::MAX));
+        self.stats.stall_micros.add(micros(waited));
         Ok(())
     }
 
@@ -354,7 +354,7 @@ impl Core {
         self.emit(&Event::Stall { reason: Some(reason.text()) });
         let result = self.wait_for_progress(reason, since);
         let waited = self.env.clock.now().saturating_sub(start);
-        self.stats.stall_micros.add(u64::try_from(waited.as_micros()).unwrap_or(u64::MAX));
+        self.stats.stall_micros.add(micros(waited));
         self.emit(&Event::Stall { reason: None });
         result
     }

@@ -2,6 +2,7 @@
 //!
 //! With these, [`MemFs`] and a seed, a run of the engine is a pure function of its inputs and can be repeated exactly.
 
+use crate::base::types::micros;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -43,7 +44,7 @@ impl Clock for SimClock {
     }
 
     fn unix_micros(&self) -> u64 {
-        let passed_micros = u64::try_from(self.now().as_micros()).unwrap_or(u64::MAX);
+        let passed_micros = micros(self.now());
         UNIX_START_MICROS.saturating_add(passed_micros)
     }
 }

@@ -1,5 +1,6 @@
 //! The system's clocks.
 
+use crate::base::types::micros;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::env::Clock;
@@ -35,6 +36,6 @@ impl Clock for OsClock {
     fn unix_micros(&self) -> u64 {
         // A clock set before 1970 counts as 1970.
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+        micros(since)
     }
 }
