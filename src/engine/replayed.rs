@@ -5,15 +5,15 @@
 use super::keyspace::Frozen;
 use crate::base::error::{Error, Result};
 use crate::base::key::Trailer;
-use crate::base::slice::Slice;
 use crate::base::types::{KeyspaceId, SegmentNo, SeqNo};
 use crate::env::Env;
 use crate::manifest::Version;
-use crate::memtable::{Memtable, Place, RunList};
-use crate::wal::{LogStart, OpRef, Replay, ReplayedBatch, Visit, ops, replay};
+use crate::memtable::{BufferNo, Memtable, Place, RunList};
+use crate::wal::{LogStart, OpRef, Payload, Replay, ReplayedBatch, Visit, ops, replay};
 use rayon::ThreadPool;
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 /// What a replay found, its entries aside.
 pub(super) struct Replayed {
@@ -52,11 +52,11 @@ pub(super) fn read(
 fn memtables(replay: &mut Replay<Collector<'_>>, pool: Option<&ThreadPool>) -> Memtables {
     let mut lists: BTreeMap<KeyspaceId, (Vec<RunList>, SegmentNo)> = BTreeMap::new();
     for segment in &mut replay.segments {
-        for (id, list) in std::mem::take(&mut segment.batches.lists) {
+        for (id, Collected { list, .. }) in std::mem::take(&mut segment.batches.lists) {
             lists.entry(id).or_insert_with(|| (Vec::new(), segment.number)).0.push(list);
         }
     }
-    let total: usize = replay.segments.iter().map(|segment| segment.bytes.len()).sum();
+    let total: usize = replay.segments.iter().map(|segment| segment.len).sum();
     let share = total.checked_div(lists.len()).unwrap_or(0);
     let memtables = lists.into_iter().map(|(id, (lists, first_segment))| {
         let memtable = Memtable::from_lists(lists, pool);
@@ -70,25 +70,72 @@ fn memtables(replay: &mut Replay<Collector<'_>>, pool: Option<&ThreadPool>) -> M
 struct Collector<'a> {
     version: &'a Version,
     batches: u64,
-    lists: BTreeMap<KeyspaceId, RunList>,
+    lists: BTreeMap<KeyspaceId, Collected>,
+}
+
+/// The entries of one keyspace.
+struct Collected {
+    list: RunList,
+    /// The segment's bytes, which are still being read.
+    segment: BufferNo,
+}
+
+impl Default for Collected {
+    fn default() -> Collected {
+        let mut list = RunList::default();
+        let segment = list.add_buffer(&Arc::default());
+        Collected { list, segment }
+    }
 }
 
 impl Visit for Collector<'_> {
-    fn batch(&mut self, path: &Path, batch: ReplayedBatch) -> Result<()> {
+    fn batch(&mut self, path: &Path, batch: ReplayedBatch<'_>) -> Result<()> {
         self.batches = self.batches.saturating_add(1);
-        let mut seq = batch.first_seq;
-        for op in ops(&batch.payload).map_err(|error| error.into_error(path, batch.offset))? {
-            let op = op.map_err(|error| error.into_error(path, batch.offset))?;
-            if self.is_needed(path, batch.offset, seq, op.keyspace)? {
-                self.push(&batch.payload, seq, &op)?;
+        let ReplayedBatch { first_seq, offset, payload, .. } = batch;
+        match payload {
+            Payload::Shared(payload, start) => {
+                self.each_needed(path, first_seq, offset, payload, |collected, trailer, op| {
+                    collected.list.push(collected.segment, op.key, place(op, start), trailer)
+                })
+            }
+            Payload::Own(payload) => {
+                let payload: Arc<[u8]> = payload.into();
+                self.each_needed(path, first_seq, offset, &payload, |collected, trailer, op| {
+                    let buffer = collected.list.add_buffer(&payload);
+                    collected.list.push(buffer, op.key, place(op, 0), trailer)
+                })
+            }
+        }
+    }
+
+    fn end(&mut self, bytes: Arc<[u8]>) {
+        for Collected { list, segment } in self.lists.values_mut() {
+            list.set_buffer(*segment, &bytes);
+        }
+    }
+}
+
+impl Collector<'_> {
+    /// Calls `push` with each operation that is needed, and the list that it belongs to.
+    fn each_needed(
+        &mut self,
+        path: &Path,
+        first_seq: SeqNo,
+        offset: u64,
+        payload: &[u8],
+        push: impl Fn(&mut Collected, Trailer, &OpRef<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let mut seq = first_seq;
+        for op in ops(payload).map_err(|error| error.into_error(path, offset))? {
+            let op = op.map_err(|error| error.into_error(path, offset))?;
+            if self.is_needed(path, offset, seq, op.keyspace)? {
+                push(self.lists.entry(op.keyspace).or_default(), Trailer::new(seq, op.kind), &op)?;
             }
             seq = seq.saturating_add(1);
         }
         Ok(())
     }
-}
 
-impl Collector<'_> {
     /// Whether an operation is neither in a table nor of a keyspace that was dropped since.
     fn is_needed(&self, path: &Path, offset: u64, seq: SeqNo, keyspace: KeyspaceId) -> Result<bool> {
         match self.version.keyspaces.get(&keyspace) {
@@ -100,16 +147,14 @@ impl Collector<'_> {
             }
         }
     }
+}
 
-    fn push(&mut self, payload: &Slice, seq: SeqNo, op: &OpRef<'_>) -> Result<()> {
-        let (owner, start) = payload.shared();
-        let place = Place {
-            key_start: start.saturating_add(op.key_start),
-            key_len: op.key.len(),
-            value_start: start.saturating_add(op.value_start),
-            value_len: op.value.len(),
-        };
-        let list = self.lists.entry(op.keyspace).or_default();
-        list.push(owner, place, Trailer::new(seq, op.kind))
+/// Where an operation's bytes are in a buffer in which its payload starts at `start`.
+fn place(op: &OpRef<'_>, start: usize) -> Place {
+    Place {
+        key_start: start.saturating_add(op.key_start),
+        key_len: op.key.len(),
+        value_start: start.saturating_add(op.value_start),
+        value_len: op.value.len(),
     }
 }

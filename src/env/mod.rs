@@ -169,13 +169,9 @@ pub trait ReadFile: Send + Sync {
     /// Fills the buffer from this offset; `UnexpectedEof` if the file ends before.
     fn read_exact_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()>;
 
-    /// A buffer of its own with the `len` bytes from this offset; `UnexpectedEof` if the file ends before.
-    fn read_shared(&self, offset: u64, len: usize) -> io::Result<Arc<[u8]>> {
-        let mut bytes: Arc<[u8]> = std::iter::repeat_n(0u8, len).collect();
-        if let Some(buf) = Arc::get_mut(&mut bytes) {
-            self.read_exact_at(offset, buf)?;
-        }
-        Ok(bytes)
+    /// A buffer of this many zeros to read into, made as the system likes it best for its size.
+    fn buffer(&self, len: usize) -> Arc<[u8]> {
+        std::iter::repeat_n(0u8, len).collect()
     }
 
     /// Like `read_exact_at`, leaving the page cache as it was where the system can: for compaction and scans.

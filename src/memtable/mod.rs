@@ -15,7 +15,7 @@ mod tests;
 
 pub(crate) use entry::Place;
 pub(crate) use list::{ActiveMemtable, ListIter};
-pub(crate) use run::{RunIter, RunList, SortedRun};
+pub(crate) use run::{BufferNo, RunIter, RunList, SortedRun};
 
 use crate::base::error::Result;
 use crate::base::iter::InternalIter;

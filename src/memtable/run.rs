@@ -13,7 +13,7 @@ use crate::base::key::{KeyRef, Trailer};
 use crate::base::slice::Slice;
 use crate::base::types::SeqNo;
 use rayon::ThreadPool;
-use rayon::iter::{IntoParallelIterator, ParallelIterator};
+use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
 use rayon::slice::ParallelSliceMut;
 use std::cmp::Ordering as Order;
 use std::sync::Arc;
@@ -31,54 +31,75 @@ struct RunEntry {
     value_len: u32,
 }
 
+impl RunEntry {
+    /// Has no bytes and comes after every other.
+    const NOTHING: RunEntry =
+        RunEntry { trailer: Trailer::LAST, owner: 0, key_start: 0, key_len: 0, value_start: 0, value_len: 0 };
+
+    fn new(BufferNo(owner): BufferNo, place: Place, trailer: Trailer) -> Option<RunEntry> {
+        Some(RunEntry {
+            trailer,
+            owner: u32::try_from(owner).ok()?,
+            key_start: u32::try_from(place.key_start).ok()?,
+            key_len: u32::try_from(place.key_len).ok()?,
+            value_start: u32::try_from(place.value_start).ok()?,
+            value_len: u32::try_from(place.value_len).ok()?,
+        })
+    }
+}
+
+/// Number of a buffer of a [`RunList`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct BufferNo(usize);
+
 /// Entries in any order, on their way into a run.
 #[derive(Debug, Default)]
 pub(crate) struct RunList {
     owners: Vec<Arc<[u8]>>,
     entries: Vec<RunEntry>,
-    /// Length of the prefix that all keys share.
-    shared_len: usize,
+    /// What all keys begin with.
+    shared_prefix: Vec<u8>,
+    /// Smallest and largest sequence number.
+    seqs: Option<(SeqNo, SeqNo)>,
 }
 
 impl RunList {
-    /// Adds an entry whose bytes are in `owner`, which the list keeps alive. The error says that the place is not
-    /// inside the buffer; then nothing was added. Cheapest when entries of one buffer follow each other.
-    pub(crate) fn push(&mut self, owner: &Arc<[u8]>, place: Place, trailer: Trailer) -> Result<()> {
-        let entry = self.checked(owner, place, trailer).ok_or_else(|| {
-            Error::new(ErrorKind::InvalidArgument, "an entry reaches outside of its buffer or limits")
-        })?;
-        let is_last = self.owners.last().is_some_and(|last| Arc::ptr_eq(last, owner));
-        if !is_last {
-            self.owners.push(Arc::clone(owner));
+    /// Keeps a buffer alive for entries to come; answers its number. The same one may be added for entry after entry.
+    pub(crate) fn add_buffer(&mut self, buffer: &Arc<[u8]>) -> BufferNo {
+        if !self.owners.last().is_some_and(|last| Arc::ptr_eq(last, buffer)) {
+            self.owners.push(Arc::clone(buffer));
         }
-        self.shared_len = match self.entries.is_empty() {
-            true => place.key_len,
-            false => shared_prefix_len(self.shared_prefix(), self.user(&entry)),
-        };
+        BufferNo(self.owners.len().saturating_sub(1))
+    }
+
+    /// Puts another buffer in the place of one that stood for it while it was being filled.
+    pub(crate) fn set_buffer(&mut self, BufferNo(number): BufferNo, buffer: &Arc<[u8]>) {
+        if let Some(owner) = self.owners.get_mut(number) {
+            *owner = Arc::clone(buffer);
+        }
+    }
+
+    /// Adds an entry with this key, which is in a buffer at that place. The error says that it is outside of the limits;
+    /// then nothing was added.
+    #[inline]
+    pub(crate) fn push(
+        &mut self,
+        buffer: BufferNo,
+        key: &[u8],
+        place: Place,
+        trailer: Trailer,
+    ) -> Result<()> {
+        let entry = RunEntry::new(buffer, place, trailer).ok_or_else(|| {
+            Error::new(ErrorKind::InvalidArgument, "an entry is beyond what a run can hold")
+        })?;
+        match self.entries.is_empty() {
+            true => self.shared_prefix = key.to_vec(),
+            false => self.shared_prefix.truncate(shared_prefix_len(&self.shared_prefix, key)),
+        }
+        let seq = trailer.seq();
+        self.seqs = self.seqs.map_or(Some((seq, seq)), |(low, high)| Some((low.min(seq), high.max(seq))));
         self.entries.push(entry);
         Ok(())
-    }
-
-    /// What all keys begin with.
-    fn shared_prefix(&self) -> &[u8] {
-        self.entries.first().map_or(&[], |first| self.part(first.owner, first.key_start, self.shared_len))
-    }
-
-    /// The entry as it will be once `owner` is the last of the list's.
-    fn checked(&self, owner: &Arc<[u8]>, place: Place, trailer: Trailer) -> Option<RunEntry> {
-        let is_last = self.owners.last().is_some_and(|last| Arc::ptr_eq(last, owner));
-        let Place { key_start, key_len, value_start, value_len } = place;
-        if key_start.checked_add(key_len)?.max(value_start.checked_add(value_len)?) > owner.len() {
-            return None;
-        }
-        Some(RunEntry {
-            trailer,
-            owner: u32::try_from(self.owners.len().checked_sub(usize::from(is_last))?).ok()?,
-            key_start: u32::try_from(key_start).ok()?,
-            key_len: u32::try_from(key_len).ok()?,
-            value_start: u32::try_from(value_start).ok()?,
-            value_len: u32::try_from(value_len).ok()?,
-        })
     }
 }
 
@@ -152,11 +173,8 @@ impl SortedRun {
         let filter = Filter::new(unsorted.len);
         let heads = unsorted.sorted_heads(&filter, pool);
         SortedRun {
-            entries: map(pool, heads.len(), |at| heads.get(at).and_then(|head| unsorted.moved(head)))
-                .into_iter()
-                .flatten()
-                .collect(),
-            words: heads.iter().map(|head| (head.bytes >> 64) as u64).collect(),
+            entries: map(pool, &heads, |head| unsorted.moved(head)).into(),
+            words: map(pool, &heads, |head| (head.bytes >> 64) as u64).into(),
             seqs: unsorted.seq_range(),
             shared_len: unsorted.shared_len,
             owners: unsorted.into_owners(),
@@ -260,7 +278,7 @@ impl Unsorted {
             start
         });
         let starts = starts.collect();
-        let prefixes = lists.iter().map(RunList::shared_prefix);
+        let prefixes = lists.iter().map(|list| &*list.shared_prefix);
         let shared = prefixes.reduce(|a, b| a.get(..shared_prefix_len(a, b)).unwrap_or_default());
         let shared_len = shared.map_or(0, <[u8]>::len);
         Unsorted { lists, starts, len, shared_len }
@@ -269,7 +287,7 @@ impl Unsorted {
     /// The heads of all entries in the order of their internal keys, each of these once. Adds the keys to the filter
     /// on the way, while they are read one after the other.
     fn sorted_heads(&self, filter: &Filter, pool: Option<&ThreadPool>) -> Vec<Head> {
-        let mut heads = map(pool, self.len, |at| self.head(at, filter));
+        let mut heads = map(pool, 0..self.len, |at| self.head(at, filter));
         match pool {
             Some(pool) => pool.install(|| heads.par_sort_unstable_by(|a, b| self.order(a, b))),
             None => heads.sort_unstable_by(|a, b| self.order(a, b)),
@@ -309,17 +327,17 @@ impl Unsorted {
         self.entry(head.list, head.index).map(|(list, entry)| list.key(entry))
     }
 
-    /// The entry with its buffer's number among the buffers of all lists.
+    /// The entry with its buffer's number among the buffers of all lists. Every head has one.
     #[inline]
-    fn moved(&self, head: &Head) -> Option<RunEntry> {
-        let (_, entry) = self.entry(head.list, head.index)?;
-        let (_, owners_before) = self.starts.get(head.list as usize)?;
-        Some(RunEntry { owner: entry.owner.saturating_add(*owners_before), ..*entry })
+    fn moved(&self, head: &Head) -> RunEntry {
+        let entry = self.entry(head.list, head.index).map_or(RunEntry::NOTHING, |(_, entry)| *entry);
+        let owners_before = self.starts.get(head.list as usize).map_or(0, |(_, owners)| *owners);
+        RunEntry { owner: entry.owner.saturating_add(owners_before), ..entry }
     }
 
     fn seq_range(&self) -> Option<(SeqNo, SeqNo)> {
-        let seqs = || self.lists.iter().flat_map(|list| &list.entries).map(|entry| entry.trailer.seq());
-        seqs().min().zip(seqs().max())
+        let seqs = self.lists.iter().filter_map(|list| list.seqs);
+        seqs.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))
     }
 
     fn into_owners(self) -> Box<[Arc<[u8]>]> {
@@ -327,11 +345,20 @@ impl Unsorted {
     }
 }
 
-/// `f` of every number below `len`, in order; worked out on the threads of the pool if there is one.
-fn map<T: Send>(pool: Option<&ThreadPool>, len: usize, f: impl Fn(usize) -> T + Sync + Send) -> Vec<T> {
+/// `f` of every item, in order; worked out on the threads of the pool if there is one.
+fn map<I, T: Send>(
+    pool: Option<&ThreadPool>,
+    items: I,
+    f: impl Fn(<I as IntoIterator>::Item) -> T + Sync + Send,
+) -> Vec<T>
+where
+    I: IntoParallelIterator<Iter: IndexedParallelIterator>
+        + IntoIterator<Item = <I as IntoParallelIterator>::Item>
+        + Send,
+{
     match pool {
-        Some(pool) => pool.install(|| (0..len).into_par_iter().map(f).collect()),
-        None => (0..len).map(f).collect(),
+        Some(pool) => pool.install(|| items.into_par_iter().map(f).collect()),
+        None => items.into_iter().map(f).collect(),
     }
 }
 

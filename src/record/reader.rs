@@ -53,12 +53,20 @@ pub(crate) struct Reader<'a> {
     bytes: &'a [u8],
     valid_len: usize,
     ended: bool,
+    /// Whether `bytes` are all of the file.
+    is_whole: bool,
 }
 
 impl<'a> Reader<'a> {
     /// Reads `bytes`, the whole file, from the end of its header on. The path is only for errors.
     pub(crate) fn new(path: &'a Path, origin: Origin, bytes: &'a [u8], start: usize) -> Reader<'a> {
-        Reader { path, origin, bytes, valid_len: start, ended: false }
+        Reader { path, origin, bytes, valid_len: start, ended: false, is_whole: true }
+    }
+
+    /// Reads records while the file is being read: `bytes` is its beginning. Where they end nothing is said of what
+    /// follows; another reader goes on from [`tail`](Self::tail) when there is more.
+    pub(crate) fn of_beginning(path: &'a Path, origin: Origin, bytes: &'a [u8], start: usize) -> Reader<'a> {
+        Reader { is_whole: false, ..Reader::new(path, origin, bytes, start) }
     }
 
     /// The next record; `None` at the clean end and at a torn tail ([`tail`](Self::tail) tells them apart).
@@ -139,7 +147,9 @@ impl<'a> Reader<'a> {
     /// Decides what it means that the record which starts at `start` is not valid at `bad`.
     #[cold]
     fn stop(&mut self, start: usize, bad: usize, found: &'static str) -> Result<Option<Record<'a>>> {
-        if let Some((at, synced_upto)) = self.find_proof(start) {
+        if self.is_whole
+            && let Some((at, synced_upto)) = self.find_proof(start)
+        {
             let expected = format!(
                 "a valid record, because the one at {at} was written after a sync up to {synced_upto}"
             );

@@ -21,7 +21,7 @@ mod tests;
 pub(crate) use batch::{BatchBuilder, BatchError, FrozenBatch, OpRef, ops};
 pub(crate) use log::{Log, LogStart};
 pub(crate) use replay::{Replay, replay, sync_segments};
-pub(crate) use scan::{ReplayedBatch, Visit};
+pub(crate) use scan::{Payload, ReplayedBatch, Visit};
 #[cfg(test)]
 pub(crate) use segment::segment_path;
 pub(crate) use segment::{LogOptions, Segment, parse_segment_name, prepare};

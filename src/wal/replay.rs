@@ -18,6 +18,7 @@ use crate::env::Env;
 use rayon::ThreadPool;
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 use std::path::Path;
+use std::sync::Arc;
 
 /// What the log holds.
 #[derive(Debug)]
@@ -171,10 +172,12 @@ fn check_leftover(leftover: &Found<'_>) -> Result<()> {
 struct NoBatches;
 
 impl Visit for NoBatches {
-    fn batch(&mut self, path: &Path, batch: ReplayedBatch) -> Result<()> {
+    fn batch(&mut self, path: &Path, batch: ReplayedBatch<'_>) -> Result<()> {
         let expected = "no commits, because no later segment names this one";
         Err(Error::corrupt(path, batch.offset, expected, "commits"))
     }
+
+    fn end(&mut self, _: Arc<[u8]>) {}
 }
 
 /// Applies `f` to each item, in parallel if there is a pool, and answers the first error in order.

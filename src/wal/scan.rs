@@ -7,16 +7,19 @@ use super::link::{self, Predecessor};
 use super::segment::segment_path;
 use crate::base::checksum::{FileTag, Origin};
 use crate::base::error::{Error, ErrorKind, Result};
-use crate::base::slice::Slice;
 use crate::base::types::{DbId, SEQ_MAX, SegmentNo, SeqNo};
 use crate::env::{Env, ReadFile};
-use crate::record::{BLOCK_BYTES, FILE_HEADER_BYTES, FileHeader, Reader, Record, RecordKind, used_len};
+use crate::record::{BLOCK_BYTES, FILE_HEADER_BYTES, FileHeader, Reader, Record, RecordKind, Tail, used_len};
 use std::borrow::Cow;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Read to see what a segment holds: header and link, with room to spare.
 const GLANCE_BYTES: u64 = 4096;
+
+/// Read at once, and parsed while it is still in the processor's cache and the system reads ahead.
+const PIECE_BYTES: u64 = 1 << 20;
 
 /// Buffer for the search for the end of the part in use: fits into the processor's cache.
 const CHUNK_BYTES: u64 = 256 * 1024;
@@ -42,21 +45,33 @@ pub(super) enum Content {
 
 /// A commit as it was logged.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct ReplayedBatch {
+pub(crate) struct ReplayedBatch<'a> {
     /// Sequence number of its first operation.
     pub(crate) first_seq: SeqNo,
     /// Operations in it, if the log is to be believed; the payload decides.
     pub(crate) count: u32,
     /// Offset of its record in the segment.
     pub(crate) offset: u64,
-    /// Its operations, see [`ops`](super::ops). Shares the segment's bytes unless its record crosses a block.
-    pub(crate) payload: Slice,
+    /// Its operations, see [`ops`](super::ops).
+    pub(crate) payload: Payload<'a>,
+}
+
+/// Where the bytes of a commit are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Payload<'a> {
+    /// In the segment, from this offset on.
+    Shared(&'a [u8], usize),
+    /// In a buffer of its own, because its record crosses a block.
+    Own(Vec<u8>),
 }
 
 /// What is made of the commits of a segment while they are read, when their bytes are still in the processor's cache.
 pub(crate) trait Visit: Send {
     /// Takes the next commit of the segment at `path`.
-    fn batch(&mut self, path: &Path, batch: ReplayedBatch) -> Result<()>;
+    fn batch(&mut self, path: &Path, batch: ReplayedBatch<'_>) -> Result<()>;
+
+    /// Takes the segment's bytes, where the shared payloads are, after the last commit.
+    fn end(&mut self, bytes: Arc<[u8]>);
 }
 
 /// One segment, read.
@@ -64,8 +79,8 @@ pub(crate) trait Visit: Send {
 pub(crate) struct ReplayedSegment<V> {
     /// Its number.
     pub(crate) number: SegmentNo,
-    /// The part of it in use.
-    pub(crate) bytes: Arc<[u8]>,
+    /// Bytes of it in memory.
+    pub(crate) len: usize,
     /// End of the last valid record.
     pub(crate) valid_len: u64,
     /// Last sequence number in it, or before it if it has none.
@@ -103,7 +118,7 @@ impl SegmentFile {
         if let Ok(Some(record)) = self.reader(&head).next() {
             return self.link(&record).map(Content::Linked);
         }
-        let bytes = self.read_used()?;
+        let bytes = self.read(self.used_blocks()?)?;
         let mut reader = self.reader(&bytes);
         match reader.next()? {
             Some(record) => self.link(&record).map(Content::Linked),
@@ -119,61 +134,52 @@ impl SegmentFile {
         Ok(Content::Nothing { dropped_bytes })
     }
 
-    /// Reads all batches and shows them to `batches`. `end` is what the next segment's link says of this one: then
-    /// every byte up to there must be valid, and bytes after it are of a failed append and do not count. Without it the tail may be torn.
-    pub(super) fn scan<V: Visit>(
-        &self,
-        end: Option<Predecessor>,
-        mut batches: V,
-    ) -> Result<ReplayedSegment<V>> {
-        let bytes = match end {
+    /// Reads all batches and shows them to `batches`.
+    ///
+    /// `end` is what the next segment's link says of this one: then every byte up to there must be valid, and bytes
+    /// after it are of a failed append and do not count. Without it the tail may be torn.
+    pub(super) fn scan<V: Visit>(&self, end: Option<Predecessor>, batches: V) -> Result<ReplayedSegment<V>> {
+        let len = match end {
             Some(end) if end.valid_len > self.len => {
                 let expected = format!("{} bytes, as the next segment says", end.valid_len);
                 return Err(self.damage(self.len, expected, format!("{} bytes", self.len)));
             }
-            Some(end) => self.read(end.valid_len)?,
-            None => self.read_used()?,
+            Some(end) => end.valid_len,
+            None => self.used_blocks()?,
         };
-        let mut reader = self.reader(&bytes);
-        let Some(first) = reader.next()? else {
+        let mut bytes = self.buffer(len)?;
+        let mut scan =
+            Scan { segment: self, batches, valid_len: FILE_HEADER_BYTES, last_seq: None, is_ended: false };
+        let mut filled = 0;
+        let mut step = PIECE_BYTES;
+        while filled < len {
+            let upto = filled.saturating_add(step).min(len);
+            self.fill(&mut bytes, filled, upto)?;
+            filled = upto;
+            let valid_len = scan.valid_len;
+            let read = bytes.get(..upto as usize).unwrap_or_default();
+            scan.go_on(Reader::of_beginning(&self.path, self.origin, read, valid_len))?;
+            // Of a record longer than the piece, the next piece must be more than a little more.
+            step = if scan.valid_len == valid_len { step.saturating_mul(2) } else { PIECE_BYTES };
+        }
+        let tail = scan.go_on(Reader::new(&self.path, self.origin, &bytes, scan.valid_len))?;
+        let Scan { mut batches, last_seq, is_ended, .. } = scan;
+        let Some(last_seq) = last_seq else {
             return Err(self.damage(FILE_HEADER_BYTES as u64, "a link", "no valid record"));
         };
-        let mut last_seq = self.link(&first)?.map_or(0, |predecessor| predecessor.last_seq);
-        let mut is_ended = false;
-        while let Some(record) = reader.next()? {
-            if is_ended {
-                return Err(self.damage(
-                    record.offset,
-                    "nothing after the end",
-                    format!("{:?}", record.meta),
-                ));
-            }
-            match record.meta.kind {
-                RecordKind::Batch => {
-                    last_seq = self.check_order(&record, last_seq)?;
-                    batches.batch(&self.path, self.batch(record, &bytes)?)?;
-                }
-                RecordKind::SyncProof => {}
-                RecordKind::End => is_ended = true,
-                RecordKind::Link | RecordKind::Edit => {
-                    let found = format!("{:?}", record.meta.kind);
-                    return Err(self.damage(record.offset, "a batch or a proof of sync", found));
-                }
-            }
-        }
-        let tail = reader.tail();
         match end {
             Some(end) => self.check_end(end, tail.valid_len, last_seq)?,
             None if is_ended => {}
             None => self.check_uncut(&bytes)?,
         }
+        batches.end(bytes);
         Ok(ReplayedSegment {
             number: self.number,
+            len: len as usize,
             valid_len: tail.valid_len,
             last_seq,
             dropped_bytes: tail.dropped_bytes,
             batches,
-            bytes,
         })
     }
 
@@ -215,14 +221,13 @@ impl SegmentFile {
     }
 
     #[inline]
-    fn batch(&self, record: Record<'_>, bytes: &Arc<[u8]>) -> Result<ReplayedBatch> {
+    fn batch<'a>(&self, record: Record<'a>) -> Result<ReplayedBatch<'a>> {
         let payload = match record.payload {
+            // The last bytes before the record's end.
             Cow::Borrowed(payload) => {
-                let start = usize::try_from(record.end).ok().and_then(|end| end.checked_sub(payload.len()));
-                let shared = start.and_then(|start| Slice::part(bytes, start, payload.len()));
-                shared.unwrap_or_else(|| Slice::copy_from(payload))
+                Payload::Shared(payload, (record.end as usize).saturating_sub(payload.len()))
             }
-            Cow::Owned(payload) if u32::try_from(payload.len()).is_ok() => Slice::from(payload),
+            Cow::Owned(payload) if u32::try_from(payload.len()).is_ok() => Payload::Own(payload),
             Cow::Owned(payload) => {
                 let found = format!("{} bytes", payload.len());
                 return Err(self.damage(record.offset, "a batch of less than 4 GiB", found));
@@ -261,17 +266,30 @@ impl SegmentFile {
 
     /// The first `len` bytes; `len` must be within the file.
     fn read(&self, len: u64) -> Result<Arc<[u8]>> {
+        let mut bytes = self.buffer(len)?;
+        self.fill(&mut bytes, 0, len)?;
+        Ok(bytes)
+    }
+
+    fn buffer(&self, len: u64) -> Result<Arc<[u8]>> {
         let Ok(len) = usize::try_from(len) else {
             return Err(self.damage(0, "a segment that fits into memory", format!("{len} bytes")));
         };
-        self.file.read_shared(0, len).map_err(|error| Error::io("read", &self.path, error))
+        Ok(self.file.buffer(len))
     }
 
-    /// The part of the file in use, up to the end of its block: a valid record may end in zeros, but has a header
-    /// in each block.
-    fn read_used(&self) -> Result<Arc<[u8]>> {
-        let used = self.used_bytes()?;
-        self.read(used.next_multiple_of(BLOCK_BYTES as u64).min(self.len))
+    /// Reads this part of the file to its place in a buffer that nobody else knows yet.
+    fn fill(&self, bytes: &mut Arc<[u8]>, from: u64, upto: u64) -> Result<()> {
+        match Arc::get_mut(bytes).and_then(|bytes| bytes.get_mut(from as usize..upto as usize)) {
+            Some(part) => self.read_at(from, part),
+            None => Err(Error::io("read", &self.path, io::Error::other("its buffer is in use"))),
+        }
+    }
+
+    /// Length of the part of the file in use, up to the end of its block: a valid record may end in zeros, but has a
+    /// header in each block.
+    fn used_blocks(&self) -> Result<u64> {
+        Ok(self.used_bytes()?.next_multiple_of(BLOCK_BYTES as u64).min(self.len))
     }
 
     /// Bytes of the file up to the last one that is not zero. Reads forward, though the answer is found faster from
@@ -294,5 +312,56 @@ impl SegmentFile {
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
         self.file.read_exact_at(offset, buffer).map_err(|error| Error::io("read", &self.path, error))
+    }
+}
+
+/// A segment while it is being read.
+struct Scan<'a, V> {
+    segment: &'a SegmentFile,
+    batches: V,
+    /// End of the last valid record.
+    valid_len: usize,
+    /// Last sequence number, from the link on.
+    last_seq: Option<SeqNo>,
+    /// Whether the record came that nothing may follow.
+    is_ended: bool,
+}
+
+impl<V: Visit> Scan<'_, V> {
+    /// Takes the records that a reader finds.
+    fn go_on(&mut self, mut reader: Reader<'_>) -> Result<Tail> {
+        while let Some(record) = reader.next()? {
+            self.record(record)?;
+        }
+        let tail = reader.tail();
+        self.valid_len = tail.valid_len as usize;
+        Ok(tail)
+    }
+
+    #[inline]
+    fn record(&mut self, record: Record<'_>) -> Result<()> {
+        let Some(last_seq) = self.last_seq else {
+            self.last_seq = Some(self.segment.link(&record)?.map_or(0, |predecessor| predecessor.last_seq));
+            return Ok(());
+        };
+        if self.is_ended {
+            let found = format!("{:?}", record.meta);
+            return Err(self.segment.damage(record.offset, "nothing after the end", found));
+        }
+        match record.meta.kind {
+            RecordKind::Batch => {
+                self.last_seq = Some(self.segment.check_order(&record, last_seq)?);
+                self.batches.batch(&self.segment.path, self.segment.batch(record)?)
+            }
+            RecordKind::SyncProof => Ok(()),
+            RecordKind::End => {
+                self.is_ended = true;
+                Ok(())
+            }
+            RecordKind::Link | RecordKind::Edit => {
+                let found = format!("{:?}", record.meta.kind);
+                Err(self.segment.damage(record.offset, "a batch or a proof of sync", found))
+            }
+        }
     }
 }

@@ -49,12 +49,8 @@ impl ReadFile for OsReadFile {
         self.file.read_exact_at(buf, offset)
     }
 
-    fn read_shared(&self, offset: u64, len: usize) -> io::Result<Arc<[u8]>> {
-        let mut bytes = sys::zeroed(len);
-        if let Some(buf) = Arc::get_mut(&mut bytes) {
-            self.read_exact_at(offset, buf)?;
-        }
-        Ok(bytes)
+    fn buffer(&self, len: usize) -> Arc<[u8]> {
+        sys::zeroed(len)
     }
 
     fn read_exact_at_uncached(&self, mut offset: u64, mut buf: &mut [u8]) -> io::Result<()> {

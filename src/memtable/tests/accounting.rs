@@ -68,9 +68,12 @@ fn a_run_counts_its_arrays_and_the_buffers_charged_to_it() {
     let owner: Arc<[u8]> = (0..4000u32).flat_map(u32::to_be_bytes).collect();
     let run = |count: u64| {
         let mut list = RunList::default();
+        let buffer = list.add_buffer(&owner);
         for seq in 0..count {
-            let place = Place { key_start: seq as usize * 4, key_len: 4, value_start: 0, value_len: 0 };
-            list.push(&owner, place, Trailer::new(seq, EntryKind::Delete)).unwrap();
+            let start = seq as usize * 4;
+            let place = Place { key_start: start, key_len: 4, value_start: 0, value_len: 0 };
+            let key = &owner[start..start + 4];
+            list.push(buffer, key, place, Trailer::new(seq, EntryKind::Delete)).unwrap();
         }
         Memtable::from_lists(vec![list], None)
     };

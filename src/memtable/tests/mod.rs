@@ -82,7 +82,8 @@ fn random_tables(rng: &mut StdRng, entries: u64) -> (Model, Memtable, Memtable) 
 
 fn push(list: &mut RunList, key: &[u8], trailer: Trailer, value: &[u8]) {
     let (owner, place) = buffer(key, value);
-    list.push(&owner, place, trailer).unwrap();
+    let buffer = list.add_buffer(&owner);
+    list.push(buffer, key, place, trailer).unwrap();
 }
 
 fn model_get(model: &Model, key: &[u8], seq: SeqNo) -> Option<(Trailer, Vec<u8>)> {

@@ -146,7 +146,7 @@ impl World {
         model.logged = replay
             .segments
             .iter()
-            .flat_map(|segment| segment.batches.iter().map(|batch| (batch.first_seq, segment.number)))
+            .flat_map(|segment| segment.batches.batches.iter().map(|batch| (batch.first_seq, segment.number)))
             .collect();
         (model.durable, model.answered) = (found.len(), found.len());
         model.last_seq = model.last_seq.max(replay.last_seq);

@@ -158,7 +158,7 @@ fn a_failed_append_seals_the_segment_at_the_length_before_it() {
         assert!(!bench.disk.take_calls().contains(&"finish 000001.wal".to_string()), "its tail is undefined");
         let replay = bench.replay().unwrap();
         assert_eq!(seqs(&replay), [1, 2]);
-        assert_eq!(replay.segments[1].batches[0].count, 2);
+        assert_eq!(replay.segments[1].batches.batches[0].count, 2);
         assert_eq!(replay.start.live[0], (1, valid_len));
         assert_eq!(replay.dropped_bytes, 0);
     }

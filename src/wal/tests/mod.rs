@@ -6,6 +6,7 @@ mod damage;
 mod disk;
 mod length;
 mod log;
+mod pieces;
 mod replay;
 
 use super::*;
@@ -16,6 +17,7 @@ use crate::record::RecordKind;
 use disk::Disk;
 use rayon::ThreadPool;
 use std::path::Path;
+use std::sync::Arc;
 
 const DB: DbId = 0xe5;
 const OPTIONS: LogOptions = LogOptions { segment_bytes: 4096, mapped: false };
@@ -88,17 +90,46 @@ impl Bench {
 }
 
 /// A replay that keeps every batch.
-type Replay = super::Replay<Vec<ReplayedBatch>>;
+type Replay = super::Replay<Kept>;
 
-impl Visit for Vec<ReplayedBatch> {
-    fn batch(&mut self, _: &Path, batch: ReplayedBatch) -> Result<()> {
-        self.push(batch);
+/// The batches of a segment.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Kept {
+    batches: Vec<KeptBatch>,
+    is_ended: bool,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct KeptBatch {
+    first_seq: SeqNo,
+    count: u32,
+    payload: Vec<u8>,
+    /// Where the payload is in the segment, if it shares its bytes.
+    shared_at: Option<usize>,
+}
+
+impl Visit for Kept {
+    fn batch(&mut self, _: &Path, batch: ReplayedBatch<'_>) -> Result<()> {
+        let (payload, shared_at) = match batch.payload {
+            Payload::Shared(payload, at) => (payload.to_vec(), Some(at)),
+            Payload::Own(payload) => (payload, None),
+        };
+        let ReplayedBatch { first_seq, count, .. } = batch;
+        self.batches.push(KeptBatch { first_seq, count, payload, shared_at });
         Ok(())
+    }
+
+    fn end(&mut self, bytes: Arc<[u8]>) {
+        for batch in &self.batches {
+            let Some(at) = batch.shared_at else { continue };
+            assert_eq!(bytes[at..at + batch.payload.len()], batch.payload);
+        }
+        self.is_ended = true;
     }
 }
 
 fn replay(env: &Env, dir: &Path, db: DbId, first: SegmentNo, pool: Option<&ThreadPool>) -> Result<Replay> {
-    super::replay(env, dir, db, first, pool, Vec::new)
+    super::replay(env, dir, db, first, pool, Kept::default)
 }
 
 fn replay_all(disk: &Disk) -> Result<Replay> {
@@ -109,7 +140,8 @@ fn replay_all(disk: &Disk) -> Result<Replay> {
 fn seqs(replay: &Replay) -> Vec<SeqNo> {
     let mut seqs = Vec::new();
     for segment in &replay.segments {
-        for batch in &segment.batches {
+        assert!(segment.batches.is_ended);
+        for batch in &segment.batches.batches {
             let mut count = 0;
             for (index, op) in ops(&batch.payload).unwrap().enumerate() {
                 let seq = batch.first_seq + index as u64;

@@ -9,13 +9,7 @@ fn mapped(file: &dyn ReadFile, offset: u64, buf: &mut [u8]) -> io::Result<()> {
     file.map(file.len()?)?.copy_out(offset, buf)
 }
 
-fn shared(file: &dyn ReadFile, offset: u64, buf: &mut [u8]) -> io::Result<()> {
-    buf.copy_from_slice(&file.read_shared(offset, buf.len())?);
-    Ok(())
-}
-
-const WAYS: [(&str, Read); 4] = [
-    ("shared", shared),
+const WAYS: [(&str, Read); 3] = [
     ("read", |file, offset, buf| file.read_exact_at(offset, buf)),
     ("uncached", |file, offset, buf| file.read_exact_at_uncached(offset, buf)),
     ("mapped", mapped),
@@ -40,12 +34,18 @@ fn all_ways_of_reading_give_the_same() {
 }
 
 #[test]
-fn a_large_buffer_of_its_own_has_the_same_bytes() {
+fn buffers_of_all_sizes_are_zeros_that_can_be_read_into() {
     let dir = directory();
     let path = dir.path().join("x");
     let bytes = pattern(9_000_001);
     put(&path, &bytes);
-    assert!(*OsFs::new().open(&path).unwrap().read_shared(0, bytes.len()).unwrap() == *bytes);
+    let file = OsFs::new().open(&path).unwrap();
+    for len in [0, 1, 4097, bytes.len()] {
+        let mut buffer = file.buffer(len);
+        assert!(buffer.len() == len && buffer.iter().all(|byte| *byte == 0));
+        file.read_exact_at(0, Arc::get_mut(&mut buffer).unwrap()).unwrap();
+        assert!(*buffer == bytes[..len]);
+    }
 }
 
 #[test]
