@@ -166,7 +166,7 @@ impl State {
         Danger::new(rule, id, write.as_ref())
     }
 
-    pub(super) fn edges(&self, reads: &ReadSet, since: Since, known: &Edges) -> Edges {
+    pub(super) fn edges(&mut self, reads: &ReadSet, since: Since, known: &Edges) -> Edges {
         let mut edges = *known;
         self.retained.edges(reads, since, &mut edges);
         edges

@@ -173,7 +173,7 @@ impl Tracker {
     fn review_range(&self, keyspace: KeyspaceId, (start, end): (&[u8], &End), edges: &mut Edges) {
         let mut from: Arc<[u8]> = Arc::from(start);
         loop {
-            let retained = &self.ssi.lock().retained;
+            let retained = &mut self.ssi.lock().retained;
             match retained.range_edges(keyspace, (&from, end), self.snapshot, PIECE, edges) {
                 Some(next) => from = next,
                 None => return,

@@ -2,8 +2,9 @@
 //!
 //! A log of commits in commit order, and two indexes of it: by hash of the key, for keys read one by one, and by key,
 //! for ranges. A question can be answered from either side: look up what was read, or walk the log and ask of each
-//! write whether it was read; the cheaper one is taken. Old commits under pressure of memory become one entry per
-//! keyspace, which stands for a write of any key of it.
+//! write whether it was read; the cheaper one is taken. The indexes lag behind the log until somebody asks them: most
+//! commits are forgotten before. Old commits under pressure of memory become one entry per keyspace, which stands for a
+//! write of any key of it.
 
 use super::reads::{End, HashedMap, ReadSet, hash_of, is_within};
 use crate::base::types::{KeyspaceId, SeqNo};
@@ -53,6 +54,9 @@ impl WriteKeys {
 
 /// Memory of a retained write beside its key: its place in the log and in both indexes.
 const KEY_BYTES: usize = 160;
+
+/// Writes by which an index may lag behind the log: so much is caught up with in one hold of the lock.
+const PENDING_WRITES_MAX: u64 = 256;
 
 /// Entries for which an empty index keeps its memory.
 const EMPTY_CAPACITY: usize = 1024;
@@ -209,8 +213,12 @@ pub(super) struct Retained {
     last: SeqNo,
     /// Pivots in the log.
     pivots: usize,
+    /// By hash, commits up to the position `hashed`.
     versions: HashedMap<Versions>,
+    hashed: u64,
+    /// By key, commits up to the position `sorted`.
     ordered: BTreeMap<KeyspaceId, BTreeMap<Arc<[u8]>, Ordered>>,
+    sorted: u64,
     coarse: BTreeMap<KeyspaceId, Coarse>,
     bytes: usize,
 }
@@ -242,14 +250,12 @@ impl Retained {
         }
         self.last = seq;
         let commit = Logged { seq, id, out_min, keys, writes_before: self.writes };
-        let pivot = commit.pivot();
-        for write in commit.keys.iter() {
-            self.index(write, seq, pivot);
-        }
         self.writes = self.writes.saturating_add(commit.keys.len() as u64);
-        self.pivots = self.pivots.saturating_add(usize::from(pivot.is_some()));
+        self.pivots = self.pivots.saturating_add(usize::from(commit.pivot().is_some()));
         self.bytes = self.bytes.saturating_add(commit.keys.bytes());
         self.log.push_back(commit);
+        self.hash_pending(PENDING_WRITES_MAX);
+        self.sort_pending(PENDING_WRITES_MAX);
     }
 
     /// Commits recorded above this one were never made. They count as made with it, so that everything stays in order and
@@ -281,22 +287,48 @@ impl Retained {
         }
     }
 
-    fn index(&mut self, write: &WriteKey, seq: SeqNo, pivot: Option<Pivot>) {
-        let versions = self.versions.entry(write.hash).or_insert(Versions { newest: seq, more: None });
-        versions.add(seq, pivot);
-        let keys = self.ordered.entry(write.keyspace).or_default();
-        match keys.get_mut(&*write.key) {
-            Some(known) => known.newest = seq,
-            None => {
-                keys.insert(Arc::clone(&write.key), Ordered { hash: write.hash, newest: seq });
+    /// The oldest commit that an index up to this position lacks, if it lacks more writes than this.
+    fn pending(&self, indexed: u64, writes_max: u64) -> Option<&Logged> {
+        let commit = self.log.get(usize::try_from(indexed.saturating_sub(self.gone)).ok()?)?;
+        (self.writes.saturating_sub(commit.writes_before) > writes_max).then_some(commit)
+    }
+
+    /// Brings the index by hash up to the log, but for so many writes.
+    fn hash_pending(&mut self, writes_max: u64) {
+        while let Some(commit) = self.pending(self.hashed, writes_max) {
+            let (seq, pivot, keys) = (commit.seq, commit.pivot(), commit.keys.clone());
+            for write in keys.iter() {
+                let versions = self.versions.entry(write.hash);
+                versions.or_insert(Versions { newest: seq, more: None }).add(seq, pivot);
             }
+            self.hashed = self.hashed.saturating_add(1);
         }
     }
 
-    fn unindex(&mut self, write: &WriteKey, upto: SeqNo) {
+    /// Brings the index by key up to the log, but for so many writes.
+    fn sort_pending(&mut self, writes_max: u64) {
+        while let Some(commit) = self.pending(self.sorted, writes_max) {
+            let (seq, keys) = (commit.seq, commit.keys.clone());
+            for write in keys.iter() {
+                let of_keyspace = self.ordered.entry(write.keyspace).or_default();
+                match of_keyspace.get_mut(&*write.key) {
+                    Some(known) => known.newest = seq,
+                    None => {
+                        of_keyspace.insert(Arc::clone(&write.key), Ordered { hash: write.hash, newest: seq });
+                    }
+                }
+            }
+            self.sorted = self.sorted.saturating_add(1);
+        }
+    }
+
+    fn unhash(&mut self, write: &WriteKey, upto: SeqNo) {
         if self.versions.get_mut(&write.hash).is_some_and(|versions| versions.forget(upto)) {
             self.versions.remove(&write.hash);
         }
+    }
+
+    fn unsort(&mut self, write: &WriteKey, upto: SeqNo) {
         if let Some(keys) = self.ordered.get_mut(&write.keyspace) {
             if keys.get(&*write.key).is_some_and(|known| known.newest <= upto) {
                 keys.remove(&*write.key);
@@ -309,11 +341,16 @@ impl Retained {
 
     fn pop(&mut self) -> Option<Logged> {
         let commit = self.log.pop_front()?;
+        let (is_hashed, is_sorted) = (self.gone < self.hashed, self.gone < self.sorted);
         self.gone = self.gone.saturating_add(1);
+        (self.hashed, self.sorted) = (self.hashed.max(self.gone), self.sorted.max(self.gone));
         self.pivots = self.pivots.saturating_sub(usize::from(commit.pivot().is_some()));
         self.bytes = self.bytes.saturating_sub(commit.keys.bytes());
-        for write in commit.keys.iter() {
-            self.unindex(write, commit.seq);
+        if is_hashed {
+            commit.keys.iter().for_each(|write| self.unhash(write, commit.seq));
+        }
+        if is_sorted {
+            commit.keys.iter().for_each(|write| self.unsort(write, commit.seq));
         }
         if self.log.is_empty() && self.versions.capacity() > EMPTY_CAPACITY {
             self.versions = HashedMap::default();
@@ -355,7 +392,7 @@ impl Retained {
     /// Drops everything.
     pub(super) fn clear(&mut self) {
         let gone = self.position();
-        *self = Retained { gone, writes: self.writes, ..Retained::default() };
+        *self = Retained { gone, hashed: gone, sorted: gone, writes: self.writes, ..Retained::default() };
     }
 
     /// The commit up to which a read-only snapshot has to wait, if between it and the snapshot stands a pivot that had
@@ -381,7 +418,7 @@ impl Retained {
     }
 
     /// All edges since then.
-    pub(super) fn edges(&self, reads: &ReadSet, since: Since, edges: &mut Edges) {
+    pub(super) fn edges(&mut self, reads: &ReadSet, since: Since, edges: &mut Edges) {
         self.coarse_edges(reads, since, edges);
         if self.cost(reads, since).1 {
             self.log_edges(reads, since, usize::MAX, edges);
@@ -445,7 +482,13 @@ impl Retained {
     }
 
     /// Edges to the keys with these hashes.
-    pub(super) fn hash_edges(&self, hashes: impl Iterator<Item = u64>, snapshot: SeqNo, edges: &mut Edges) {
+    pub(super) fn hash_edges(
+        &mut self,
+        hashes: impl Iterator<Item = u64>,
+        snapshot: SeqNo,
+        edges: &mut Edges,
+    ) {
+        self.hash_pending(0);
         for hash in hashes {
             if let Some(versions) = self.versions.get(&hash) {
                 versions.edges(snapshot, edges);
@@ -455,13 +498,15 @@ impl Retained {
 
     /// Edges to at most so many keys of a range. Answers the key to go on with, if there are more.
     pub(super) fn range_edges(
-        &self,
+        &mut self,
         keyspace: KeyspaceId,
         (start, end): (&[u8], &End),
         snapshot: SeqNo,
         keys_max: usize,
         edges: &mut Edges,
     ) -> Option<Arc<[u8]>> {
+        self.hash_pending(0);
+        self.sort_pending(0);
         let keys = self.ordered.get(&keyspace)?;
         let upto = end.bound().map_or(Bound::Unbounded, Bound::Excluded);
         let mut inside = keys.range::<[u8], _>((Bound::Included(start), upto));

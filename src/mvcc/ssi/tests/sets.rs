@@ -194,7 +194,7 @@ fn both_ways_to_the_edges_agree_with_a_model() {
             let reads = random_reads(&mut random, &keys);
             let expected = naive_edges(&naive, &reads, snapshot);
             let by_log = edges_by_log(&retained, &reads, snapshot);
-            let by_index = edges_by_index(&retained, &reads, snapshot);
+            let by_index = edges_by_index(&mut retained, &reads, snapshot);
             let both = (by_log.out_min, by_log.pivot.map(|pivot| pivot.out_min));
             assert_eq!((expected.out_min, expected.pivot.map(|pivot| pivot.out_min)), both);
             assert_eq!(both, (by_index.out_min, by_index.pivot.map(|pivot| pivot.out_min)));
@@ -212,7 +212,7 @@ fn edges_by_log(retained: &Retained, reads: &ReadSet, snapshot: SeqNo) -> Edges 
     edges
 }
 
-fn edges_by_index(retained: &Retained, reads: &ReadSet, snapshot: SeqNo) -> Edges {
+fn edges_by_index(retained: &mut Retained, reads: &ReadSet, snapshot: SeqNo) -> Edges {
     let mut edges = Edges::NONE;
     retained.hash_edges(reads.hashes(), snapshot, &mut edges);
     for (keyspace, of_keyspace) in reads.keyspaces() {
@@ -227,7 +227,7 @@ fn edges_by_index(retained: &Retained, reads: &ReadSet, snapshot: SeqNo) -> Edge
 }
 
 fn range_piece(
-    retained: &Retained,
+    retained: &mut Retained,
     keyspace: KeyspaceId,
     range: (&[u8], &End),
     snapshot: SeqNo,
