@@ -266,7 +266,7 @@ impl fmt::Debug for TransactionIter<'_> {
 
 impl TransactionIter<'_> {
     /// Makes `next` yield the first entry whose key is at or after this one, within the iterator's range and before
-    /// what `next_back` has yielded.
+    /// what `next_back` has yielded. An iterator that has ended stays ended.
     ///
     /// # Errors
     /// See [`Transaction::get`].

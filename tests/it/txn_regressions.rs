@@ -1,7 +1,7 @@
 //! Defects of the transaction layer that were found once and must not come back.
 
 use esker::env::{Env, Fault, FaultFs, FaultRule, MemFs, Op};
-use esker::{Db, ErrorKind, Isolation, Options, TransactionOptions};
+use esker::{Db, ErrorKind, Isolation, LockWait, Options, TransactionOptions, WriteOptions};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc;
@@ -207,4 +207,48 @@ fn a_dirty_scan_misses_no_row_that_is_committed_meanwhile() {
             assert!(back.is_some(), "backward");
         }
     });
+}
+
+fn no_wait() -> WriteOptions {
+    WriteOptions::new().lock_wait(LockWait::NoWait)
+}
+
+/// As any other read does.
+#[test]
+fn a_seek_that_cannot_read_fails_its_transaction() {
+    let world = World::new();
+    let db = world.open();
+    for n in 0..500 {
+        db.put(format!("key{n:03}"), [7; 100]).expect("put");
+    }
+    db.close().expect("close");
+    let db = world.open();
+    let ks = db.default_keyspace();
+    let mut txn = db.begin(Isolation::ReadCommitted).expect("begin");
+    txn.put(&ks, "held", "v").expect("put");
+    let mut iter = txn.iter(&ks);
+    world.faults.add(FaultRule::new([Op::Read, Op::MapRead], Fault::Errno(5)).path("*.sst"));
+    assert_eq!(kind(iter.seek("key400")), Some(ErrorKind::Io));
+    world.faults.heal();
+    assert!(iter.next().is_none(), "after an error it has ended");
+    iter.seek("key100").expect("and stays so");
+    assert!(iter.next_back().is_none());
+    drop(iter);
+    db.put_with("held", "other", no_wait()).expect("its locks are gone");
+    assert_eq!(kind(txn.get(&ks, "key000")), Some(ErrorKind::TransactionFailed));
+}
+
+#[test]
+fn a_seek_in_a_transaction_that_has_expired_says_so() {
+    let world = World::new();
+    let db = world.open();
+    let ks = db.default_keyspace();
+    let age = Duration::from_secs(1);
+    let options = TransactionOptions::new(Isolation::ReadCommitted).expires_after(age);
+    let mut txn = db.begin_with(options).expect("begin");
+    txn.put(&ks, "held", "v").expect("put");
+    let mut iter = txn.iter(&ks);
+    world.env.clock.sleep(age * 2);
+    db.put_with("held", "other", no_wait()).expect("its lock is taken away");
+    assert_eq!(kind(iter.seek("held")), Some(ErrorKind::TransactionFailed));
 }
