@@ -1,6 +1,6 @@
 //! Defects of the transaction layer that were found once and must not come back.
 
-use esker::env::{Env, Fault, FaultFs, FaultRule, MemFs, Op};
+use esker::env::{Clock, Env, Fault, FaultFs, FaultRule, MemFs, Op};
 use esker::{Db, ErrorKind, Isolation, LockWait, Options, TransactionOptions, WriteOptions};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -251,4 +251,43 @@ fn a_seek_in_a_transaction_that_has_expired_says_so() {
     world.env.clock.sleep(age * 2);
     db.put_with("held", "other", no_wait()).expect("its lock is taken away");
     assert_eq!(kind(iter.seek("held")), Some(ErrorKind::TransactionFailed));
+}
+
+/// A clock that can be told to panic where a commit asks for the time to write down.
+struct Fragile {
+    clock: Arc<dyn Clock>,
+    panics: AtomicBool,
+}
+
+impl Clock for Fragile {
+    fn now(&self) -> Duration {
+        self.clock.now()
+    }
+
+    fn sleep(&self, duration: Duration) {
+        self.clock.sleep(duration);
+    }
+
+    fn unix_micros(&self) -> u64 {
+        if self.panics.swap(false, Ordering::AcqRel) {
+            // Without the message and backtrace of a panic that is expected.
+            std::panic::resume_unwind(Box::new("a clock that panics"));
+        }
+        self.clock.unix_micros()
+    }
+}
+
+#[test]
+fn a_panic_in_the_middle_of_a_plain_write_leaves_no_locks() {
+    let mut world = World::new();
+    let clock = Arc::new(Fragile { clock: world.env.clock.clone(), panics: AtomicBool::new(false) });
+    world.env.clock = clock.clone();
+    let db = world.options().retention(Duration::from_secs(60)).open("/db").expect("open");
+    // While a transaction is open, plain writes lock their keys.
+    let _open = db.begin(Isolation::ReadCommitted).expect("begin");
+    clock.panics.store(true, Ordering::Release);
+    let write = std::panic::AssertUnwindSafe(|| db.put("k", "v"));
+    std::panic::catch_unwind(write).expect_err("the clock panics");
+    assert_eq!(db.transaction_stats().locks.held, 0);
+    db.put_with("k", "another", no_wait()).expect("nobody has locked it");
 }
