@@ -147,14 +147,16 @@ impl Core {
         if self.health.is_poisoned() {
             return None;
         }
-        if !state.flush_retry.is_waiting(now) {
+        if !state.prepare_retry.is_waiting(now) {
             let segment = self.prepare.swap(0, Ordering::AcqRel);
             if segment != 0 {
                 return Some(Job::Prepare(segment));
             }
-            if let Some(keyspace) = self.flush_candidate_locked(state) {
-                return Some(Job::Flush(keyspace));
-            }
+        }
+        if !state.flush_retry.is_waiting(now)
+            && let Some(keyspace) = self.flush_candidate_locked(state)
+        {
+            return Some(Job::Flush(keyspace));
         }
         if is_due(&self.sync_due, now) {
             return Some(Job::Sync);
@@ -228,11 +230,13 @@ impl Core {
             return None;
         }
         // A pause that is over holds nothing back any more: what there was to retry has been chosen or is gone.
+        let prepare = state.prepare_retry.due().filter(|at| *at > now);
         let flush = state.flush_retry.due().filter(|at| *at > now);
         let compaction = state.compaction_retry.due().filter(|at| *at > now && class == Class::Any);
         let held_back = class == Class::Any && self.held_back.load(Ordering::Relaxed);
         let timers = [
             self.garbage.next_look(),
+            prepare,
             flush,
             compaction,
             due_at(&self.proof_due),
@@ -256,7 +260,7 @@ impl Core {
             .as_ref()
             .err()
             .map(|error| Event::BackgroundError { job: job.name(), error: error.clone() });
-        {
+        let has_space = {
             let mut state = self.state.lock();
             state.running = state.running.saturating_sub(1);
             match &job {
@@ -270,10 +274,13 @@ impl Core {
             self.update_stall_locked(&state);
             self.progress.notify_all();
             self.work.notify_all();
-        }
+            // What takes space went through, and nothing that takes space waits for another try.
+            let fails = state.prepare_retry.failure.is_some() || state.flush_retry.failure.is_some();
+            matches!(job, Job::Prepare(_) | Job::Flush(_)) && !fails
+        };
         self.health.announce();
         match &outcome {
-            Ok(()) if matches!(job, Job::Flush(_)) => self.health.clear_no_space(),
+            Ok(()) if has_space => self.health.clear_no_space(),
             Ok(()) => {}
             // A compaction leaves the last space to flushes: its failure does not stop writes.
             Err(error) if error.kind() == ErrorKind::NoSpace && !matches!(job, Job::Compact(..)) => {
@@ -292,7 +299,8 @@ impl Core {
     fn note_outcome_locked(&self, state: &mut State, job: &Job, outcome: &Result<()>) {
         let now = self.env.clock.now();
         let retry = match job {
-            Job::Flush(_) | Job::Prepare(_) => &mut state.flush_retry,
+            Job::Prepare(_) => &mut state.prepare_retry,
+            Job::Flush(_) => &mut state.flush_retry,
             Job::Compact(..) => &mut state.compaction_retry,
             Job::Sync | Job::Proof | Job::Readers | Job::Collect => return,
         };

@@ -1,5 +1,5 @@
 //! The log fails: what is said of a commit whose append reported a failure is what is found after the process has died
-//! or the power has gone, whenever that is.
+//! or the power has gone, whenever that is; and who does not need the log is not told of its failures.
 
 use super::world::{Ledger, World, state};
 use esker::env::{CrashMode, Fault, FaultRule, Op, When};
@@ -67,4 +67,30 @@ fn where_that_cannot_be_promised_the_outcome_is_unknown() {
         db.close().expect_err("poisoned");
         check_crashes(&world, &ledger, "after the close");
     }
+}
+
+/// A flush has nothing to do with the segment that is made ahead.
+#[test]
+fn a_segment_that_cannot_be_prepared_is_no_failure_of_a_flush() {
+    let world = World::new();
+    let db = world.open().expect("create");
+    world.faults.add(FaultRule::new(Op::Create, Fault::Errno(5)).path("000002.wal"));
+    db.put("key", "value").expect("write");
+    db.flush().expect("flush");
+    assert_eq!(world.faults.faults(), 1, "the preparation has failed");
+    db.wait_for_background().expect("neither a flush nor a compaction has");
+}
+
+#[test]
+fn space_for_the_next_segment_ends_a_full_disk() {
+    let world = World::new();
+    let db = world.open().expect("create");
+    world.faults.add(FaultRule::new(Op::Create, Fault::Errno(28)).path("000002.wal"));
+    db.put("key", "value").expect("write");
+    world.settle(&db);
+    assert_eq!((world.heard("NoSpace"), world.heard("SpaceRestored")), (1, 0));
+    world.faults.heal();
+    world.settle(&db);
+    assert_eq!((world.heard("NoSpace"), world.heard("SpaceRestored")), (1, 1));
+    assert_eq!(db.stats().flushes, 0, "it did not take a flush to find out");
 }
