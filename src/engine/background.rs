@@ -2,7 +2,7 @@
 //!
 //! Threads loop over [`Core::run_one_job`]'s two halves; without threads the same call runs on whoever waits, so a
 //! simulation walks the same path in an order of its choosing. Flushes come first and one thread does nothing else,
-//! so that a long compaction cannot hold up writes.
+//! so that a long compaction cannot hold up writes; where there is one thread only, compactions make way for them.
 
 use super::core::{Core, Retry, State};
 use super::events::Event;
@@ -124,6 +124,21 @@ impl Core {
                 true
             }
             None => false,
+        }
+    }
+
+    /// Runs what is queued but compactions, on a thread in the middle of one.
+    pub(crate) fn run_short_jobs(&self) {
+        loop {
+            let job = {
+                let mut state = self.state.lock();
+                if state.closing {
+                    return;
+                }
+                self.next_job_locked(&mut state, Class::Flush, self.env.clock.now())
+            };
+            let Some(job) = job else { return };
+            self.run(job);
         }
     }
 
