@@ -476,8 +476,8 @@ pub(crate) fn new_keyspace(
     (core, active)
 }
 
-/// Write buffer of the engine's own records. Small, for its filter is paid for beforehand; large enough that sessions
-/// which commit all the time do not flush all the time.
+/// Write buffer of the engine's own records. Small, for its filter is made for all of it with the first of them; large
+/// enough that sessions which commit all the time do not flush all the time.
 fn system_buffer_bytes(resolved: &ResolvedOptions) -> u64 {
     (resolved.write_buffer_bytes / 16).clamp(4 << 10, 4 << 20)
 }
