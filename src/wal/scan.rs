@@ -120,7 +120,8 @@ impl SegmentFile {
     }
 
     /// Reads all batches and shows them to `batches`. `end` is what the next segment's link says of this one: then
-    /// every byte up to there must be valid, and bytes after it are of a failed append and do not count. Without it the tail may be torn.
+    /// every byte up to there must be valid, and bytes after it are of a failed append and do not count. Without it
+    /// the tail may be torn.
     pub(super) fn scan<V: Visit>(
         &self,
         end: Option<Predecessor>,
