@@ -250,8 +250,9 @@ impl Options {
         self
     }
 
-    /// Threads for flush and compaction; one of them flushes only. 0: none, queued work runs when
-    /// [`Db::run_background_job`](crate::Db::run_background_job) is called or a write has to wait for it. Default 2.
+    /// Threads for flush and compaction; of several, one flushes only, and a single one flushes in the middle of a
+    /// compaction. 0: none, queued work runs when [`Db::run_background_job`](crate::Db::run_background_job) is called
+    /// or a write has to wait for it. Default 2.
     pub fn background_threads(mut self, threads: usize) -> Self {
         self.background_threads = threads;
         self
