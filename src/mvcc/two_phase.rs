@@ -5,7 +5,7 @@
 //! deadlock. At open all of that is made again from the records.
 
 use super::error::serialization;
-use super::locks::{Mode, OwnerInfo, Wait};
+use super::locks::{Mode, Owner, OwnerInfo, Wait};
 use super::prepared::{self, PreparedLock, PreparedRecord, PreparedScope, PreparedStore};
 use super::ssi::{ExportedKeyspace, ExportedReads, RecoveredReads, WriteKeys};
 use super::txn::{Fate, Shared, Txn, TxnId};
@@ -194,20 +194,8 @@ impl Transactions {
             priority: 0,
             started,
         });
-        for lock in &record.locks {
-            let mode = if lock.exclusive { Mode::Exclusive } else { Mode::Shared };
-            match &lock.scope {
-                PreparedScope::Key(key) => self.locks.acquire(&owner, lock.keyspace, key, mode, Wait::No)?,
-                PreparedScope::Range { start, end } => {
-                    self.locks.acquire_range(&owner, lock.keyspace, start, end.as_deref(), mode, Wait::No)?
-                }
-            };
-        }
-        let mut writes = WriteSet::default();
-        for op in ops(&record.operations).into_iter().flatten().flatten() {
-            let value = (op.kind == EntryKind::Put).then_some(op.value);
-            writes.insert(op.keyspace, op.key, value);
-        }
+        self.recover_locks(&owner, &record.locks)?;
+        let writes = recovered_writes(&record.operations);
         owner.set_writes(writes.len() as u64);
         self.locks.mark_prepared(&owner);
         self.ssi.recover_prepared(id, write_keys(&record.operations), &recovered_reads(&record));
@@ -232,6 +220,29 @@ impl Transactions {
         self.prepared_open.lock().insert(record.xid, prepared);
         Ok(())
     }
+
+    fn recover_locks(&self, owner: &Arc<Owner>, locks: &[PreparedLock]) -> Result<()> {
+        for lock in locks {
+            let mode = if lock.exclusive { Mode::Exclusive } else { Mode::Shared };
+            match &lock.scope {
+                PreparedScope::Key(key) => self.locks.acquire(owner, lock.keyspace, key, mode, Wait::No)?,
+                PreparedScope::Range { start, end } => {
+                    self.locks.acquire_range(owner, lock.keyspace, start, end.as_deref(), mode, Wait::No)?
+                }
+            };
+        }
+        Ok(())
+    }
+}
+
+/// What a transaction has written, as its record tells it.
+fn recovered_writes(operations: &[u8]) -> WriteSet {
+    let mut writes = WriteSet::default();
+    for op in ops(operations).into_iter().flatten().flatten() {
+        let value = (op.kind == EntryKind::Put).then_some(op.value);
+        writes.insert(op.keyspace, op.key, value);
+    }
+    writes
 }
 
 /// What a transaction has read, as its record tells it.
