@@ -51,9 +51,9 @@
 //!
 //! # Durability
 //!
-//! A write that returned is on the disk, unless it asked for less: [`Durability::Os`] survives the process only, and of
-//! [`Durability::Memory`] only that survives which was flushed by then. After a crash the state is a prefix of the order of commits, each batch
-//! whole, with every acknowledged durable commit in it.
+//! A write that returned is on the disk, unless it asked for less: [`Durability::Os`] survives the process only, and
+//! of [`Durability::Memory`] only that survives which was flushed by then. After a crash the state is a prefix of the
+//! order of commits, each batch whole, with every acknowledged durable commit in it.
 //!
 //! # Limits
 //!

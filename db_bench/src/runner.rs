@@ -185,7 +185,10 @@ impl Worker<'_> {
     /// A number of operations, or `--duration` when that is given.
     pub fn timed(&self, operations: u64) -> Quota {
         match self.plan.duration {
-            Some(duration) => Quota { left: u64::MAX, deadline: Some(Instant::now() + duration), calls: 0 },
+            // A time beyond all times is none.
+            Some(duration) => {
+                Quota { left: u64::MAX, deadline: Instant::now().checked_add(duration), calls: 0 }
+            }
             None => self.counted(operations),
         }
     }

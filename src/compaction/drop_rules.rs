@@ -1,14 +1,15 @@
 //! Which versions of a key a merge may leave out.
 //!
-//! Readers stand at the registered snapshots, at the visible sequence number, or (later) above it. With retention, what
-//! is called visible here is the sequence number at the start of the window: all above may be read later, too. These sequence
-//! numbers cut the versions of a key into *stripes*: a version belongs to the oldest reader that sees it. Versions
-//! above the visible sequence number are each a stripe of their own, since a later snapshot may stand between them.
+//! Readers stand at the registered snapshots, at the visible sequence number, or (later) above it. With retention,
+//! what is called visible here is the sequence number at the start of the window: all above may be read later, too.
+//! These sequence numbers cut the versions of a key into *stripes*: a version belongs to the oldest reader that sees
+//! it. Versions above the visible sequence number are each a stripe of their own, since a later snapshot may stand
+//! between them.
 //!
 //! * **Shadowed**: a version with a newer one in its stripe is seen by nobody.
-//! * **Delete**: one in the oldest stripe says nothing when no older version of its key can exist below the inputs; those
-//!   among the inputs are in its stripe and go as shadowed. A delete in a newer stripe stays although it may hide
-//!   nothing: it is what tells a transaction with an older snapshot that the key was written since.
+//! * **Delete**: one in the oldest stripe says nothing when no older version of its key can exist below the inputs;
+//!   those among the inputs are in its stripe and go as shadowed. A delete in a newer stripe stays although it may
+//!   hide nothing: it is what tells a transaction with an older snapshot that the key was written since.
 //!
 //! So the newest version in each stripe stays, which conflict detection relies on, and sequence numbers are never
 //! changed. What a kind means must be known before anything around it is dropped: reserved ones are refused.

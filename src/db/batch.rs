@@ -41,7 +41,7 @@ impl fmt::Debug for Batch {
 }
 
 impl Batch {
-    pub(crate) fn new(handle: Arc<Handle>) -> Batch {
+    pub(super) fn new(handle: Arc<Handle>) -> Batch {
         Batch { handle, builder: BatchBuilder::new() }
     }
 

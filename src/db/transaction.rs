@@ -266,7 +266,7 @@ impl fmt::Debug for TransactionIter<'_> {
 
 impl TransactionIter<'_> {
     /// Makes `next` yield the first entry whose key is at or after this one, within the iterator's range and before
-    /// what `next_back` has yielded.
+    /// what `next_back` has yielded. An iterator that has ended stays ended.
     ///
     /// # Errors
     /// See [`Transaction::get`].
@@ -319,9 +319,9 @@ impl Db {
         Ok(Transaction { handle: Arc::clone(self.handle()), txn })
     }
 
-    /// Runs `body` in a transaction and commits it; when another transaction was in the way (`Conflict`, `Deadlock`,
-    /// `LockTimeout`, `SnapshotTooOld`), from the start again, up to ten times with pauses that grow. So `body` may run
-    /// several times: it should do nothing beside the transaction that cannot be done twice.
+    /// Runs `body` in a transaction and commits it; after an error that [may pass](crate::Error::is_retryable), as when
+    /// another transaction was in the way, from the start again, up to ten times with pauses that grow. So `body` may
+    /// run several times: it should do nothing beside the transaction that cannot be done twice.
     ///
     /// ```
     /// # fn main() -> esker::Result<()> {

@@ -2,7 +2,7 @@
 //!
 //! Threads loop over [`Core::run_one_job`]'s two halves; without threads the same call runs on whoever waits, so a
 //! simulation walks the same path in an order of its choosing. Flushes come first and one thread does nothing else,
-//! so that a long compaction cannot hold up writes.
+//! so that a long compaction cannot hold up writes; where there is one thread only, compactions make way for them.
 
 use super::core::{Core, Retry, State};
 use super::events::Event;
@@ -127,6 +127,21 @@ impl Core {
         }
     }
 
+    /// Runs what is queued but compactions, on a thread in the middle of one.
+    pub(crate) fn run_short_jobs(&self) {
+        loop {
+            let job = {
+                let mut state = self.state.lock();
+                if state.closing {
+                    return;
+                }
+                self.next_job_locked(&mut state, Class::Flush, self.env.clock.now())
+            };
+            let Some(job) = job else { return };
+            self.run(job);
+        }
+    }
+
     /// Chooses the next job and marks what it works on.
     fn next_job_locked(&self, state: &mut State, class: Class, now: Duration) -> Option<Job> {
         let job = self.choose_locked(state, class, now)?;
@@ -147,14 +162,16 @@ impl Core {
         if self.health.is_poisoned() {
             return None;
         }
-        if !state.flush_retry.is_waiting(now) {
+        if !state.prepare_retry.is_waiting(now) {
             let segment = self.prepare.swap(0, Ordering::AcqRel);
             if segment != 0 {
                 return Some(Job::Prepare(segment));
             }
-            if let Some(keyspace) = self.flush_candidate_locked(state) {
-                return Some(Job::Flush(keyspace));
-            }
+        }
+        if !state.flush_retry.is_waiting(now)
+            && let Some(keyspace) = self.flush_candidate_locked(state)
+        {
+            return Some(Job::Flush(keyspace));
         }
         if is_due(&self.sync_due, now) {
             return Some(Job::Sync);
@@ -228,11 +245,13 @@ impl Core {
             return None;
         }
         // A pause that is over holds nothing back any more: what there was to retry has been chosen or is gone.
+        let prepare = state.prepare_retry.due().filter(|at| *at > now);
         let flush = state.flush_retry.due().filter(|at| *at > now);
         let compaction = state.compaction_retry.due().filter(|at| *at > now && class == Class::Any);
         let held_back = class == Class::Any && self.held_back.load(Ordering::Relaxed);
         let timers = [
             self.garbage.next_look(),
+            prepare,
             flush,
             compaction,
             due_at(&self.proof_due),
@@ -256,7 +275,7 @@ impl Core {
             .as_ref()
             .err()
             .map(|error| Event::BackgroundError { job: job.name(), error: error.clone() });
-        {
+        let has_space = {
             let mut state = self.state.lock();
             state.running = state.running.saturating_sub(1);
             match &job {
@@ -270,10 +289,13 @@ impl Core {
             self.update_stall_locked(&state);
             self.progress.notify_all();
             self.work.notify_all();
-        }
+            // What takes space went through, and nothing that takes space waits for another try.
+            let fails = state.prepare_retry.failure.is_some() || state.flush_retry.failure.is_some();
+            matches!(job, Job::Prepare(_) | Job::Flush(_)) && !fails
+        };
         self.health.announce();
         match &outcome {
-            Ok(()) if matches!(job, Job::Flush(_)) => self.health.clear_no_space(),
+            Ok(()) if has_space => self.health.clear_no_space(),
             Ok(()) => {}
             // A compaction leaves the last space to flushes: its failure does not stop writes.
             Err(error) if error.kind() == ErrorKind::NoSpace && !matches!(job, Job::Compact(..)) => {
@@ -292,7 +314,8 @@ impl Core {
     fn note_outcome_locked(&self, state: &mut State, job: &Job, outcome: &Result<()>) {
         let now = self.env.clock.now();
         let retry = match job {
-            Job::Flush(_) | Job::Prepare(_) => &mut state.flush_retry,
+            Job::Prepare(_) => &mut state.prepare_retry,
+            Job::Flush(_) => &mut state.flush_retry,
             Job::Compact(..) => &mut state.compaction_retry,
             Job::Sync | Job::Proof | Job::Readers | Job::Collect => return,
         };

@@ -148,7 +148,7 @@ impl Core {
         let segment = match appended {
             Ok(segment) => segment,
             Err(error) => {
-                if error.kind() == ErrorKind::Poisoned {
+                if matches!(error.kind(), ErrorKind::Poisoned | ErrorKind::OutcomeUnknown) {
                     self.poison(&error);
                 }
                 return Err(error);

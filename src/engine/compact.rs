@@ -186,8 +186,9 @@ impl Pacer<'_> {
         Pacer { clock, cancel, bytes_per_second, free_at: Mutex::new(Rank::Leaf, Duration::ZERO) }
     }
 
-    /// Waits until these bytes may be written.
-    pub(crate) fn pace(&self, bytes: u64) {
+    /// Waits until these bytes may be written, and calls `meanwhile` at least once.
+    pub(crate) fn pace(&self, bytes: u64, meanwhile: impl Fn()) {
+        meanwhile();
         if self.bytes_per_second == 0 {
             return;
         }
@@ -205,6 +206,7 @@ impl Pacer<'_> {
             let nap = pause.min(PACE_NAP_MAX);
             self.clock.sleep(nap);
             pause = pause.saturating_sub(nap);
+            meanwhile();
         }
     }
 }

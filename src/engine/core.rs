@@ -108,7 +108,9 @@ pub(crate) struct State {
     pub(crate) running: usize,
     /// No new jobs are started.
     pub(crate) closing: bool,
-    /// Failed flushes and log segments.
+    /// Failed preparations of log segments.
+    pub(crate) prepare_retry: Retry,
+    /// Failed flushes.
     pub(crate) flush_retry: Retry,
     /// Failed compactions.
     pub(crate) compaction_retry: Retry,

@@ -3,6 +3,7 @@
 //! Log before table: the run is installed only when the log is durable through the largest sequence number in it and
 //! all its entries are published, so that no crash can show a later commit without an earlier one.
 
+use super::background::is_background_thread;
 use super::compact::Pacer;
 use super::core::Core;
 use super::events::Event;
@@ -114,6 +115,13 @@ impl Core {
         edit.0.extend(moments.into_iter().map(|moment| EditOp::Moment { moment, span_micros }));
     }
 
+    /// Called now and then by whoever writes tables, with no lock held.
+    fn make_way(&self, purpose: Purpose) {
+        if purpose == Purpose::Compaction && self.options.background_threads == 1 && is_background_thread() {
+            self.run_short_jobs();
+        }
+    }
+
     /// Removes tables that were written and will not be installed.
     fn discard(&self, tables: &[TableMeta]) {
         for table in tables {
@@ -146,7 +154,7 @@ impl Core {
             path_of: &|number| table_path(&self.dir, number),
             next_file: &|| self.next_file(),
             cancelled: &|| self.cancel.load(Ordering::Acquire) || keyspace.is_dropped(),
-            throttle: &|bytes| pacer.pace(bytes),
+            throttle: &|bytes| pacer.pace(bytes, || self.make_way(purpose)),
             leftover: &|path, _| leftovers.lock().push(path.to_path_buf()),
             target_table_bytes: keyspace.shape.target_table_bytes,
             max_compaction_bytes: keyspace.shape.max_compaction_bytes,

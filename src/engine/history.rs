@@ -1,8 +1,9 @@
 //! Which sequence number was visible when: a few moments of the past, enough to find the state of a given time.
 //!
-//! The window is cut into spans; of each span the last commit is kept, and the very first moment in any case. So a state found by time contains no commit
-//! made after that time and lacks at most those of the span it lies in, and there are never more moments than spans.
-//! The first moment is at or before the start of the window: its sequence number is what retention keeps.
+//! The window is cut into spans; of each span the last commit is kept, and the very first moment in any case. So a
+//! state found by time contains no commit made after that time and lacks at most those of the span it lies in, and
+//! there are never more moments than spans. The first moment is at or before the start of the window: its sequence
+//! number is what retention keeps.
 //!
 //! Must not know who reads, nor what is dropped.
 

@@ -10,7 +10,8 @@ use std::ops::{Bound, RangeBounds};
 ///
 /// Items are `Result<(key, value)>`; after an error the iterator ends. It is owned and `Send`.
 ///
-/// Adapters that do not look at the items swallow an error with them: `count` takes it for an entry, `nth` skips it. To count, look: `iter.try_fold(0, |count, item| item.map(|_| count + 1))?`.
+/// Adapters that do not look at the items swallow an error with them: `count` takes it for an entry, `nth` skips it.
+/// To count, look: `iter.try_fold(0, |count, item| item.map(|_| count + 1))?`.
 ///
 /// ```
 /// # fn main() -> esker::Result<()> {

@@ -66,16 +66,14 @@ pub(crate) struct Frozen {
 }
 
 impl KeyspaceCore {
-    /// A keyspace with this view.
+    /// A keyspace with this view, whose memtables are frozen at so many bytes.
     pub(crate) fn new(
         id: KeyspaceId,
         name: String,
         options: KeyspaceOptions,
-        write_buffer_bytes: u64,
+        write_buffer_bytes: usize,
         view: View,
     ) -> KeyspaceCore {
-        let bytes =
-            if options.write_buffer_bytes == 0 { write_buffer_bytes } else { options.write_buffer_bytes };
         KeyspaceCore {
             id,
             is_hidden: is_reserved(&name),
@@ -83,7 +81,7 @@ impl KeyspaceCore {
             table_options: options.table_options(),
             shape: options.shape(),
             options,
-            write_buffer_bytes: usize::try_from(bytes).unwrap_or(usize::MAX),
+            write_buffer_bytes,
             dropped: AtomicBool::new(false),
             view: EpochCell::new(Arc::new(view)),
         }

@@ -354,20 +354,7 @@ fn build(
     let last_seq = last_sequence(&version, found.replay.as_ref());
     let (keyspaces, active) = keyspaces(&version, &resolved, replayed)?;
     let has_threads = AtomicBool::new(resolved.background_threads > 0);
-    let blocks = Arc::new(BlockCache::new(resolved.block_cache_bytes));
-    let mode = match resolved.read_mode {
-        ReadMode::Mmap => crate::sstable::ReadMode::Mmap,
-        ReadMode::Pread => crate::sstable::ReadMode::Pread,
-    };
-    let tables = Tables::new(
-        Arc::clone(&env.fs),
-        dir.to_path_buf(),
-        version.db,
-        mode,
-        blocks,
-        resolved.table_cache_bytes,
-        resolved.max_open_files,
-    );
+    let tables = tables(&env, dir, version.db, &resolved);
     let log_options = LogOptions { segment_bytes: resolved.wal_segment_bytes, mapped: resolved.wal_mapped };
     let log = Log::new(&env, dir, version.db, log_options, found.log);
     let next_seq = last_seq.saturating_add(1);
@@ -379,16 +366,6 @@ fn build(
     } else {
         garbage.add_files(found.orphans);
     }
-    if let Some(replay) = &found.replay {
-        let manifest_dropped_bytes = found.manifest_dropped_bytes;
-        health.emit(&Event::Recovered {
-            batches: replay.batches,
-            dropped_bytes: replay.dropped_bytes,
-            manifest_dropped_bytes,
-            sync_micros: micros(found.took.syncs),
-            replay_micros: micros(found.took.replay),
-        });
-    }
     let keeping = Keeping {
         max_age: resolved.max_snapshot_age.map(|age| (age, resolved.snapshot_age_policy)),
         retention: resolved.retention,
@@ -396,7 +373,16 @@ fn build(
     let registry = Registry::new(Arc::clone(&env.clock), keeping, last_seq, version.floor, &version.moments);
     let db_id = version.db;
     let stats = Counters::default();
-    stats.wal_bytes_dropped.add(found.replay.as_ref().map_or(0, |replay| replay.dropped_bytes));
+    if let Some(replay) = &found.replay {
+        stats.wal_bytes_dropped.add(replay.dropped_bytes);
+        health.emit(&Event::Recovered {
+            batches: replay.batches,
+            dropped_bytes: replay.dropped_bytes,
+            manifest_dropped_bytes: found.manifest_dropped_bytes,
+            sync_micros: micros(found.took.syncs),
+            replay_micros: micros(found.took.replay),
+        });
+    }
     Ok(Core {
         dir: dir.to_path_buf(),
         db_id,
@@ -425,6 +411,23 @@ fn build(
         held_back: AtomicBool::new(false),
         env,
     })
+}
+
+/// The tables of a database, none of them open yet.
+fn tables(env: &Env, dir: &Path, db: DbId, resolved: &ResolvedOptions) -> Tables {
+    let mode = match resolved.read_mode {
+        ReadMode::Mmap => crate::sstable::ReadMode::Mmap,
+        ReadMode::Pread => crate::sstable::ReadMode::Pread,
+    };
+    Tables::new(
+        Arc::clone(&env.fs),
+        dir.to_path_buf(),
+        db,
+        mode,
+        Arc::new(BlockCache::new(resolved.block_cache_bytes)),
+        resolved.table_cache_bytes,
+        resolved.max_open_files,
+    )
 }
 
 /// Writes damaged manifest copies again from the sound one.
@@ -487,15 +490,16 @@ pub(crate) fn new_keyspace(
         0 => resolved.write_buffer_bytes,
         bytes => bytes,
     };
-    let memtable = Arc::new(ActiveMemtable::new(usize::try_from(bytes).unwrap_or(usize::MAX)));
+    let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+    let memtable = Arc::new(ActiveMemtable::new(bytes));
     let view = View { active: Arc::clone(&memtable), frozen, tree };
     let core = Arc::new(KeyspaceCore::new(id, name.to_string(), options, bytes, view));
     let active = Active { keyspace: Arc::clone(&core), memtable, first_segment: None, used: false };
     (core, active)
 }
 
-/// Write buffer of the engine's own records. Small, for its filter is paid for beforehand; large enough that sessions
-/// which commit all the time do not flush all the time.
+/// Write buffer of the engine's own records. Small, for its filter is made for all of it with the first of them; large
+/// enough that sessions which commit all the time do not flush all the time.
 fn system_buffer_bytes(resolved: &ResolvedOptions) -> u64 {
     (resolved.write_buffer_bytes / 16).clamp(4 << 10, 4 << 20)
 }

@@ -23,6 +23,13 @@ pub(super) struct Reader {
     pub(super) reported: bool,
 }
 
+impl Reader {
+    /// A reader that was not reported yet.
+    pub(super) fn new(seq: SeqNo, kind: PinKind, label: Option<Arc<str>>, started: u64) -> Reader {
+        Reader { seq, kind, label, started, reported: false }
+    }
+}
+
 /// Index of a slot; `NONE` for none.
 type Index = usize;
 const NONE: Index = usize::MAX;
@@ -139,7 +146,7 @@ mod tests {
                 } else {
                     started / 1000 + 20
                 };
-                let reader = Reader { seq, kind: PinKind::Iterator, label: None, started, reported: false };
+                let reader = Reader::new(seq, PinKind::Iterator, None, started);
                 let index = readers.insert(reader);
                 assert!(model.iter().all(|(_, _, other)| *other != index));
                 model.push((seq, started, index));

@@ -110,7 +110,7 @@ impl Registry {
         let started = self.now();
         let mut held = self.held.lock();
         let seq = pipeline.visible();
-        self.add(&mut held, Reader { seq, kind, label, started, reported: false })
+        self.add(&mut held, Reader::new(seq, kind, label, started))
     }
 
     fn add(self: &Arc<Self>, held: &mut Held, reader: Reader) -> Registration {
@@ -133,9 +133,7 @@ impl Registry {
         if !self.is_readable(&mut held, visible, seq) {
             return Err(self.too_far_back(&held, visible, &format!("sequence number {seq}")));
         }
-        let reader =
-            Reader { seq, kind: PinKind::Snapshot, label: None, started: self.now(), reported: false };
-        Ok(self.add(&mut held, reader))
+        Ok(self.add(&mut held, Reader::new(seq, PinKind::Snapshot, None, self.now())))
     }
 
     /// Registers a reader of the state at a time, in microseconds since the Unix epoch.
@@ -155,16 +153,7 @@ impl Registry {
             held.history.at(at_micros).map(|moment| moment.seq.min(visible))
         };
         match seq.filter(|seq| self.is_readable(&mut held, visible, *seq)) {
-            Some(seq) => {
-                let reader = Reader {
-                    seq,
-                    kind: PinKind::Snapshot,
-                    label: None,
-                    started: self.now(),
-                    reported: false,
-                };
-                Ok(self.add(&mut held, reader))
-            }
+            Some(seq) => Ok(self.add(&mut held, Reader::new(seq, PinKind::Snapshot, None, self.now()))),
             None => Err(self.too_far_back(&held, visible, &format!("time {}", Seconds(at_micros)))),
         }
     }
@@ -389,7 +378,7 @@ impl Registration {
         let own = held.readers.get(self.index);
         let label = own.and_then(|own| own.label.clone());
         let kind = kind.or(own.map(|own| own.kind)).unwrap_or(PinKind::Snapshot);
-        let reader = Reader { seq: self.seq, kind, label, started: self.started, reported: false };
+        let reader = Reader::new(self.seq, kind, label, self.started);
         registry.add(&mut held, reader)
     }
 

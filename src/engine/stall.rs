@@ -275,7 +275,6 @@ impl Core {
         if commit.active.values().any(|active| !active.keyspace.view().frozen.is_empty()) {
             return true;
         }
-        // An empty one may be large, too: it is made for what is to come.
         let used = commit.active.iter().filter(|(_, active)| active.used);
         let largest = used.max_by_key(|(_, active)| active.memtable.bytes()).map(|(id, _)| *id);
         largest.is_some_and(|id| self.freeze_locked(commit, id))

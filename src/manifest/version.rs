@@ -178,7 +178,8 @@ impl Version {
         Ok(())
     }
 
-    /// The first moment is what is known of the oldest state, and stays. The last sequence number rises with each: a number that stands for a time is never given to another commit.
+    /// The first moment is what is known of the oldest state, and stays. The last sequence number rises with each: a
+    /// number that stands for a time is never given to another commit.
     fn add_moment(&mut self, moment: Moment, span_micros: u64) -> Result<(), Inconsistency> {
         self.raise_last_seq(moment.seq)?;
         let goes_on = |last: &Moment| last.at_micros <= moment.at_micros && last.seq < moment.seq;

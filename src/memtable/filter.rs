@@ -11,7 +11,8 @@ const BITS_PER_KEY: usize = 12;
 
 const BLOCK_BITS: usize = 512;
 
-/// Largest filter, 16 MiB: a memtable may be allowed to grow to any size, but the filter is paid for beforehand.
+/// Largest filter, 16 MiB: a memtable may be allowed to grow to any size, but the filter is made for
+/// all of it with the first entry.
 const BLOCKS_MAX: usize = 1 << 18;
 
 /// One cache line.

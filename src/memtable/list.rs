@@ -17,8 +17,8 @@ use crossbeam_epoch::Guard;
 use crossbeam_skiplist::base::{Entry as NodeRef, SkipList};
 use self_cell::self_cell;
 use std::ops::Bound;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// What a small entry takes, node and buffer together: how many keys to expect in a memtable of a given size.
 const ENTRY_BYTES_EXPECTED: usize = 160;
@@ -39,7 +39,10 @@ struct Counters {
 /// A memtable that can be written to, by several threads at once, while others read. No lock, nobody waits.
 pub(crate) struct ActiveMemtable {
     list: SkipList<Entry, ()>,
-    filter: Filter,
+    /// Made with the first entry: a memtable that nothing is written to takes no memory for what might be.
+    filter: OnceLock<Filter>,
+    /// How many keys the filter is made for.
+    keys_expected: usize,
     written: Counters,
 }
 
@@ -58,7 +61,8 @@ impl ActiveMemtable {
     pub(crate) fn new(capacity_bytes: usize) -> ActiveMemtable {
         ActiveMemtable {
             list: SkipList::new(crossbeam_epoch::default_collector().clone()),
-            filter: Filter::new(capacity_bytes.div_ceil(ENTRY_BYTES_EXPECTED)),
+            filter: OnceLock::new(),
+            keys_expected: capacity_bytes.div_ceil(ENTRY_BYTES_EXPECTED),
             written: Counters {
                 min: AtomicU64::new(u64::MAX),
                 max: AtomicU64::new(0),
@@ -76,7 +80,7 @@ impl ActiveMemtable {
         let entry = Entry::new(owner, place, trailer)?;
         self.note_seq(trailer.seq());
         // Before the node is linked: the filter must never deny a key that is there.
-        self.filter.add(key_hash(entry.key().user));
+        self.filter.get_or_init(|| Filter::new(self.keys_expected)).add(key_hash(entry.key().user));
         self.list.get_or_insert(entry, (), guard()).release(guard());
         Ok(())
     }
@@ -98,7 +102,7 @@ impl ActiveMemtable {
     /// See [`super::Memtable::get`].
     #[inline]
     pub(crate) fn get(&self, key: &[u8], hash: u64, seq: SeqNo) -> Option<(Trailer, Slice)> {
-        if !self.filter.may_contain(hash) {
+        if !self.filter.get()?.may_contain(hash) {
             return None;
         }
         let probe = Entry::probe(KeyRef::new(key, Trailer::search(seq)));
@@ -115,7 +119,7 @@ impl ActiveMemtable {
     pub(crate) fn bytes(&self) -> usize {
         self.len()
             .saturating_mul(NODE_BYTES)
-            .saturating_add(self.filter.bytes())
+            .saturating_add(self.filter.get().map_or(0, Filter::bytes))
             .saturating_add(size_of::<ActiveMemtable>())
             .saturating_add(self.written.owner_bytes.load(Ordering::Relaxed))
     }

@@ -7,6 +7,7 @@ use super::ssi::SsiStats;
 use crate::base::deadlock::LockDescription;
 use crate::engine::VersionedStore;
 use std::fmt;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// An open transaction, for reports. See [`Db::transactions`](crate::Db::transactions).
@@ -63,9 +64,9 @@ pub struct TransactionStats {
     pub committed: u64,
     /// Rolled back, by their owner or after an error.
     pub rolled_back: u64,
-    /// Commits refused because a key was changed after the snapshot, found at commit.
+    /// Transactions that failed because a key was changed after their snapshot, found at a write or at the commit.
     pub write_conflicts: u64,
-    /// Commits refused because there would be no serial order.
+    /// Transactions that failed because there would be no serial order.
     pub serialization_conflicts: u64,
     /// Rolled back for their age.
     pub expired: u64,
@@ -158,7 +159,7 @@ impl Transactions {
             serialization_conflicts: counters.serialization_conflicts.get(),
             expired: counters.expired.get(),
             open,
-            write_bytes: self.write_bytes.load(std::sync::atomic::Ordering::Relaxed),
+            write_bytes: self.write_bytes.load(Ordering::Relaxed),
             prepared,
             prepared_bytes: self.prepared.bytes(),
             locks: self.locks.stats(),

@@ -7,7 +7,7 @@
 use super::ssi::RangeEnd;
 use super::txn::Txn;
 use super::write_set::Value;
-use crate::base::error::{Error, Result};
+use crate::base::error::Result;
 use crate::base::slice::Slice;
 use crate::base::types::SeqNo;
 use crate::engine::{Bounds, Cursor, KeyspaceCore, VersionedStore};
@@ -26,42 +26,20 @@ pub(crate) struct TxnIter<'t> {
     lower: Bound<Vec<u8>>,
     /// Where the back goes on.
     upper: Bound<Vec<u8>>,
-    front: Option<Cursor>,
+    front: Cursor,
     back: Option<Cursor>,
     /// What is visible to the cursors of a transaction without a snapshot.
     cursors_seq: SeqNo,
-    error: Option<Error>,
     ended: bool,
 }
 
 impl<'t> TxnIter<'t> {
-    /// Over the keys of a keyspace within bounds; an error is yielded as the first item.
+    /// Over the keys of a keyspace within bounds, in one state for the whole iteration, as of now.
     pub(crate) fn new(txn: &'t Txn, keyspace: Arc<KeyspaceCore>, bounds: Bounds) -> Result<TxnIter<'t>> {
         let lower = bounds.lower.clone().map_or(Bound::Unbounded, Bound::Included);
         let upper = bounds.upper.clone().map_or(Bound::Unbounded, Bound::Excluded);
-        let mut iter = TxnIter {
-            txn,
-            keyspace,
-            bounds,
-            lower,
-            upper,
-            front: None,
-            back: None,
-            cursors_seq: 0,
-            error: None,
-            ended: false,
-        };
-        // One state for the whole iteration, as of now.
-        iter.front = Some(iter.cursor()?);
-        Ok(iter)
-    }
-
-    fn cursor(&mut self) -> Result<Cursor> {
-        let reader = self.txn.reader()?;
-        self.cursors_seq = reader.seq();
-        let mut cursor = self.txn.store().cursor_at(&self.keyspace, reader, self.bounds.clone())?;
-        seek_front(&mut cursor, &self.lower)?;
-        Ok(cursor)
+        let (front, cursors_seq) = front_cursor(txn, &keyspace, &bounds, &lower)?;
+        Ok(TxnIter { txn, keyspace, bounds, lower, upper, front, back: None, cursors_seq, ended: false })
     }
 
     /// READ UNCOMMITTED promises no snapshot but no missing rows either: what was uncommitted a moment ago may be
@@ -69,25 +47,29 @@ impl<'t> TxnIter<'t> {
     fn refresh(&mut self) -> Result<()> {
         if self.txn.reads_uncommitted() && self.txn.store().visible_seq() != self.cursors_seq {
             self.back = None;
-            self.front = Some(self.cursor()?);
+            (self.front, self.cursors_seq) =
+                front_cursor(self.txn, &self.keyspace, &self.bounds, &self.lower)?;
         }
         Ok(())
     }
 
-    /// Makes the front go on at the first key at or after this one, within what is left.
+    /// Makes the front go on at the first key at or after this one, within what is left. An iterator that has ended
+    /// stays ended. An error ends the iterator, and the transaction as far as that of a read does.
     pub(crate) fn seek(&mut self, key: &[u8]) -> Result<()> {
-        if let Some(error) = self.error.take() {
-            return Err(error);
+        if self.ended {
+            return Ok(());
         }
-        let is_inside = self.bounds.lower.as_ref().is_none_or(|lower| key >= lower.as_slice());
-        self.lower = match (is_inside, &self.bounds.lower) {
-            (false, Some(lower)) => Bound::Included(lower.clone()),
-            _ => Bound::Included(key.to_vec()),
-        };
-        if let Some(front) = &mut self.front {
-            seek_front(front, &self.lower)?;
-        }
-        Ok(())
+        let sought = self.txn.check_usable().and_then(|()| self.seek_usable(key));
+        sought.map_err(|error| {
+            self.ended = true;
+            self.txn.failed(error)
+        })
+    }
+
+    fn seek_usable(&mut self, key: &[u8]) -> Result<()> {
+        let start = self.bounds.lower.as_deref().map_or(key, |lower| key.max(lower));
+        self.lower = Bound::Included(start.to_vec());
+        seek_front(&mut self.front, &self.lower)
     }
 
     fn step_front(&mut self) -> Result<Option<Item>> {
@@ -95,7 +77,7 @@ impl<'t> TxnIter<'t> {
         loop {
             let written = self.txn.overlay_first(self.keyspace.id, borrow(&self.lower), borrow(&self.upper));
             self.refresh()?;
-            let Some(front) = self.front.as_mut() else { return Ok(None) };
+            let front = &mut self.front;
             let stored = front.valid() && is_below(front.key(), &self.upper);
             let order = match (&written, stored) {
                 (None, false) => {
@@ -128,8 +110,7 @@ impl<'t> TxnIter<'t> {
             let written = self.txn.overlay_last(self.keyspace.id, borrow(&self.lower), borrow(&self.upper));
             self.refresh()?;
             if self.back.is_none() {
-                let Some(front) = &self.front else { return Ok(None) };
-                let mut back = front.fork();
+                let mut back = self.front.fork();
                 seek_back(&mut back, &self.upper)?;
                 self.back = Some(back);
             }
@@ -193,6 +174,20 @@ impl DoubleEndedIterator for TxnIter<'_> {
         let step = self.step_back();
         self.yielded(step)
     }
+}
+
+/// A cursor over what the transaction sees now, where the front goes on, and the number of what is visible to it.
+fn front_cursor(
+    txn: &Txn,
+    keyspace: &Arc<KeyspaceCore>,
+    bounds: &Bounds,
+    lower: &Bound<Vec<u8>>,
+) -> Result<(Cursor, SeqNo)> {
+    let reader = txn.reader()?;
+    let seq = reader.seq();
+    let mut cursor = txn.store().cursor_at(keyspace, reader, bounds.clone())?;
+    seek_front(&mut cursor, lower)?;
+    Ok((cursor, seq))
 }
 
 /// A key with its uncommitted value.

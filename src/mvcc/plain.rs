@@ -2,7 +2,7 @@
 //! they lock their keys in order, wait, take part in deadlock detection, and are seen by SERIALIZABLE transactions.
 
 use super::Transactions;
-use super::locks::{Mode, OwnerInfo};
+use super::locks::{LockTable, Mode, Owner, OwnerInfo};
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::types::{KeyspaceId, SeqNo};
 use crate::engine::{Durability, LockWait, VersionedStore};
@@ -61,13 +61,24 @@ impl Transactions {
             priority: 0,
             started: self.now(),
         });
+        let held = Held { locks: &self.locks, owner };
         let locked = keys.iter().try_for_each(|(keyspace, key)| {
             let acquire =
-                |wait| self.locks.acquire(&owner, *keyspace, key, Mode::Exclusive, wait).map(|_| ());
+                |wait| self.locks.acquire(&held.owner, *keyspace, key, Mode::Exclusive, wait).map(|_| ());
             self.locked(wait, acquire)
         });
-        let result = locked.and_then(|()| self.commit_batch(batch, durability, None, id));
-        self.locks.release_all(&owner);
-        result
+        locked.and_then(|()| self.commit_batch(batch, durability, None, id))
+    }
+}
+
+/// The locks of a plain write; let go of however the write ends, a panic included.
+struct Held<'a> {
+    locks: &'a LockTable,
+    owner: Arc<Owner>,
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.locks.release_all(&self.owner);
     }
 }

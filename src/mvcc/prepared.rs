@@ -352,15 +352,6 @@ impl PreparedStore {
         }
     }
 
-    /// Rolls back: removes the record, durably.
-    #[cfg(test)]
-    pub(crate) fn rollback(&self, core: &Arc<Core>, xid: &str) -> Result<SeqNo> {
-        let ending = self.ending(xid)?;
-        let seq = remove(core, xid)?;
-        ending.ended();
-        Ok(seq)
-    }
-
     /// The batch that commits a prepared transaction: its operations and the removal of its record.
     pub(crate) fn commit_batch(core: &Arc<Core>, record: &PreparedRecord) -> Result<BatchBuilder> {
         let mut batch = BatchBuilder::new();

@@ -24,7 +24,7 @@ impl Transactions {
                 Ok(value) => return Ok(value),
                 Err(error) => error,
             };
-            if !is_worth_another(&error) {
+            if !error.is_retryable() {
                 return Err(error);
             }
             if attempts >= policy.attempts {
@@ -36,11 +36,6 @@ impl Transactions {
             attempts = attempts.saturating_add(1);
         }
     }
-}
-
-/// Whether another attempt may do better.
-fn is_worth_another(error: &Error) -> bool {
-    error.is_retryable()
 }
 
 /// Between half and all of a pause.

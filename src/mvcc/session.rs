@@ -4,8 +4,8 @@
 //! its batch. So the record is exactly as old as the data: whatever a recovery shows of a session's operations, the
 //! record says which they are. A session that is not open is a record and nothing else.
 //!
-//! A session's commits follow one another, in the order of their serials: each has its turn. A turn is not a lock that is
-//! held, because a commit waits for others and may call the listener.
+//! A session's commits follow one another, in the order of their serials: each has its turn. A turn is not a lock
+//! that is held, because a commit waits for others and may call the listener.
 
 use super::record::{SystemRecord, seal, unseal};
 use crate::base::error::{Error, ErrorKind, Result};

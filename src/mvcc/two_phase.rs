@@ -5,9 +5,9 @@
 //! deadlock. At open all of that is made again from the records.
 
 use super::error::serialization;
-use super::locks::{Mode, OwnerInfo, Wait};
+use super::locks::{Mode, Owner, OwnerInfo, Wait};
 use super::prepared::{self, PreparedLock, PreparedRecord, PreparedScope, PreparedStore};
-use super::ssi::{ExportedKeyspace, ExportedReads, RecoveredReads, Unsettled, WriteKeys};
+use super::ssi::{ExportedKeyspace, ExportedReads, RecoveredReads, WriteKeys};
 use super::txn::{Fate, Shared, Txn, TxnId};
 use super::write_set::WriteSet;
 use super::{Isolation, Transactions};
@@ -18,7 +18,6 @@ use crate::base::sync::{Mutex, Rank};
 use crate::base::types::{EntryKind, KeyspaceId, SeqNo};
 use crate::engine::{Durability, VersionedStore};
 use crate::wal::{BatchBuilder, ops};
-use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime};
@@ -133,20 +132,14 @@ impl Transactions {
         let record = prepared::load(&self.core, xid)?;
         let batch = PreparedStore::commit_batch(&self.core, &record)?;
         let id = self.prepared_id(xid)?;
-        let unsettled: RefCell<Option<Unsettled>> = RefCell::new(None);
         let check = |seq: SeqNo| {
-            unsettled.replace(self.ssi.commit_prepared(id, seq, self.core.visible_seq()));
+            self.ssi.commit_prepared(id, seq, self.core.visible_seq());
             Ok(())
         };
         let frozen = batch.freeze();
         let committed = self.core.commit_batch(&frozen, batch.keyspaces(), Durability::Disk, &check);
-        drop(unsettled.take());
-        if committed.is_err() {
-            // Still prepared, as after a crash.
-            self.ssi.rollback_prepared(id);
-            self.ssi.recover_prepared(id, write_keys(&record.operations), &recovered_reads(&record));
-        }
-        let seq = committed?;
+        let seq = committed.inspect_err(|_| self.ssi.withdraw_prepared(id))?;
+        self.ssi.made_prepared(id, seq);
         self.counters.committed.add(1);
         // Before the name is free for another one.
         self.forget_prepared(xid);
@@ -201,20 +194,8 @@ impl Transactions {
             priority: 0,
             started,
         });
-        for lock in &record.locks {
-            let mode = if lock.exclusive { Mode::Exclusive } else { Mode::Shared };
-            match &lock.scope {
-                PreparedScope::Key(key) => self.locks.acquire(&owner, lock.keyspace, key, mode, Wait::No)?,
-                PreparedScope::Range { start, end } => {
-                    self.locks.acquire_range(&owner, lock.keyspace, start, end.as_deref(), mode, Wait::No)?
-                }
-            };
-        }
-        let mut writes = WriteSet::default();
-        for op in ops(&record.operations).into_iter().flatten().flatten() {
-            let value = (op.kind == EntryKind::Put).then_some(op.value);
-            writes.insert(op.keyspace, op.key, value);
-        }
+        self.recover_locks(&owner, &record.locks)?;
+        let writes = recovered_writes(&record.operations);
         owner.set_writes(writes.len() as u64);
         self.locks.mark_prepared(&owner);
         self.ssi.recover_prepared(id, write_keys(&record.operations), &recovered_reads(&record));
@@ -239,6 +220,29 @@ impl Transactions {
         self.prepared_open.lock().insert(record.xid, prepared);
         Ok(())
     }
+
+    fn recover_locks(&self, owner: &Arc<Owner>, locks: &[PreparedLock]) -> Result<()> {
+        for lock in locks {
+            let mode = if lock.exclusive { Mode::Exclusive } else { Mode::Shared };
+            match &lock.scope {
+                PreparedScope::Key(key) => self.locks.acquire(owner, lock.keyspace, key, mode, Wait::No)?,
+                PreparedScope::Range { start, end } => {
+                    self.locks.acquire_range(owner, lock.keyspace, start, end.as_deref(), mode, Wait::No)?
+                }
+            };
+        }
+        Ok(())
+    }
+}
+
+/// What a transaction has written, as its record tells it.
+fn recovered_writes(operations: &[u8]) -> WriteSet {
+    let mut writes = WriteSet::default();
+    for op in ops(operations).into_iter().flatten().flatten() {
+        let value = (op.kind == EntryKind::Put).then_some(op.value);
+        writes.insert(op.keyspace, op.key, value);
+    }
+    writes
 }
 
 /// What a transaction has read, as its record tells it.

@@ -21,6 +21,14 @@ struct Undo {
     before: Option<Value>,
 }
 
+impl Undo {
+    /// Memory it takes, about.
+    fn bytes(&self) -> usize {
+        let before = self.before.as_ref().map_or(0, |value| WriteSet::cost(&self.key, value.as_deref()));
+        before.saturating_add(self.key.len()).saturating_add(ENTRY_BYTES)
+    }
+}
+
 /// The writes to one keyspace.
 type Keys = BTreeMap<Box<[u8]>, Value>;
 
@@ -55,15 +63,21 @@ impl WriteSet {
 
     /// Sets or deletes a key.
     pub(crate) fn insert(&mut self, keyspace: KeyspaceId, key: &[u8], value: Option<&[u8]>) {
-        let value = value.map(Slice::copy_from);
-        self.replace(keyspace, key, Some(value), !self.savepoints.is_empty());
+        let before = self.replace(keyspace, key, Some(value.map(Slice::copy_from)));
+        if !self.savepoints.is_empty() {
+            let undo = Undo { keyspace, key: key.into(), before };
+            self.bytes = self.bytes.saturating_add(undo.bytes());
+            self.undo.push(undo);
+        }
     }
 
-    /// Puts `after` in the place of what a key has; `None` takes the key out.
-    fn replace(&mut self, keyspace: KeyspaceId, key: &[u8], after: Option<Value>, keeps_undo: bool) {
-        let Some(keys) = keys_mut(&mut self.keyspaces, keyspace) else { return };
-        let cost = |value: &Value| WriteSet::cost(key, value.as_deref());
-        let added = after.as_ref().map_or(0, cost);
+    /// Puts `after` in the place of what a key has, which it answers; `None` takes the key out.
+    fn replace(&mut self, keyspace: KeyspaceId, key: &[u8], after: Option<Value>) -> Option<Value> {
+        let keys = keys_mut(&mut self.keyspaces, keyspace)?;
+        let cost =
+            |value: &Option<Value>| value.as_ref().map_or(0, |value| WriteSet::cost(key, value.as_deref()));
+        let added = cost(&after);
+        let stays = usize::from(after.is_some());
         let before = match after {
             Some(value) => match keys.get_mut(key) {
                 Some(place) => Some(std::mem::replace(place, value)),
@@ -71,19 +85,9 @@ impl WriteSet {
             },
             None => keys.remove(key),
         };
-        let removed = before.as_ref().map_or(0, cost);
-        self.bytes = self.bytes.saturating_add(added).saturating_sub(removed);
-        if before.is_none() && added > 0 {
-            self.count = self.count.saturating_add(1);
-        } else if before.is_some() && added == 0 {
-            self.count = self.count.saturating_sub(1);
-        }
-        if keeps_undo {
-            let undone =
-                before.as_ref().map_or(0, cost).saturating_add(key.len()).saturating_add(ENTRY_BYTES);
-            self.bytes = self.bytes.saturating_add(undone);
-            self.undo.push(Undo { keyspace, key: key.into(), before });
-        }
+        self.bytes = self.bytes.saturating_add(added).saturating_sub(cost(&before));
+        self.count = self.count.saturating_add(stays).saturating_sub(usize::from(before.is_some()));
+        before
     }
 
     /// Begins a savepoint inside of those already open.
@@ -94,14 +98,9 @@ impl WriteSet {
     /// Undoes everything since the innermost savepoint, which ends; says whether there was one.
     pub(crate) fn rollback_to_savepoint(&mut self) -> bool {
         let Some(len) = self.savepoints.pop() else { return false };
-        for Undo { keyspace, key, before } in self.undo.split_off(len).into_iter().rev() {
-            let kept = before
-                .as_ref()
-                .map_or(0, |value| WriteSet::cost(&key, value.as_deref()))
-                .saturating_add(key.len())
-                .saturating_add(ENTRY_BYTES);
-            self.bytes = self.bytes.saturating_sub(kept);
-            self.replace(keyspace, &key, before, false);
+        for undo in self.undo.split_off(len).into_iter().rev() {
+            self.bytes = self.bytes.saturating_sub(undo.bytes());
+            self.replace(undo.keyspace, &undo.key, undo.before);
         }
         true
     }
@@ -111,13 +110,7 @@ impl WriteSet {
         let found = self.savepoints.pop().is_some();
         if self.savepoints.is_empty() {
             for undo in self.undo.drain(..) {
-                let kept = undo
-                    .before
-                    .as_ref()
-                    .map_or(0, |value| WriteSet::cost(&undo.key, value.as_deref()))
-                    .saturating_add(undo.key.len())
-                    .saturating_add(ENTRY_BYTES);
-                self.bytes = self.bytes.saturating_sub(kept);
+                self.bytes = self.bytes.saturating_sub(undo.bytes());
             }
         }
         found

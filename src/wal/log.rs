@@ -3,7 +3,8 @@
 //! Used under the commit lock. The order at a change of segments is what keeps the chain whole: the old segment is
 //! synced to its end, the new one exists durably with its header, then the link that names the old one is written,
 //! then records. After a failed append a segment is never appended to again: its valid length is that before the
-//! failure, and the next link says so.
+//! failure, and the next link says so. What became of the bytes of that append is not known, so that link is written,
+//! durably, before the commit is said to have failed (see [`Log::append`]).
 //!
 //! Every record carries the offset known durable when it was built (see `record`). When a log falls idle, and at
 //! close, a record that says nothing else is added, so that only the last sync group is without such proof.
@@ -12,7 +13,7 @@
 //! that is shorter without a record that ends it was cut by somebody else, even if the cut is between two records.
 
 use super::link::{self, LINK_BYTES, Predecessor};
-use super::segment::{LogOptions, Prepared, Segment, prepare, segment_path};
+use super::segment::{LogOptions, Prepared, Segment, poisoned, prepare, segment_path};
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::types::{DbId, SEQ_MAX, SegmentNo, SeqNo};
 use crate::env::Env;
@@ -113,9 +114,10 @@ impl Log {
     /// Appends the operations of one commit, which have the `count` sequence numbers from `first_seq` on, and
     /// answers the segment they are in. Sequence numbers must rise; they may have gaps.
     ///
-    /// On an error nothing was logged. `Poisoned` means that a sync or a mapped store failed: nothing can be logged
-    /// any more. After any other error the same commit, or another one, may be tried again: it goes into a new
-    /// segment.
+    /// After `OutcomeUnknown` the commit is in the log or it is not, and nothing can be logged any more. After any
+    /// other error it is not there and never will be, whatever crashes. `Poisoned` means that a sync or a mapped
+    /// store failed: nothing can be logged any more. Otherwise the same commit, or another one, may be tried again:
+    /// it goes into a new segment.
     pub(crate) fn append(
         &mut self,
         kind: RecordKind,
@@ -138,9 +140,28 @@ impl Log {
         }
         self.scratch = scratch;
         let number = active.segment.number();
-        self.remember(result)?;
+        if let Err(error) = result {
+            return Err(self.append_failed(error));
+        }
         self.last_seq = last_seq;
         Ok(number)
+    }
+
+    /// What to answer for a commit whose append failed. Refused for want of space, or of the right to write, it was
+    /// written in part at most, which no reader takes for a commit. After any other failure it may be there whole: then
+    /// a new segment is begun at once, whose link says that the old one ends before it.
+    #[cold]
+    fn append_failed(&mut self, error: Error) -> Error {
+        if matches!(error.kind(), ErrorKind::NoSpace | ErrorKind::ReadOnly) {
+            return error;
+        }
+        if self.rotate().and_then(|()| self.sync_active()).is_ok() {
+            return error;
+        }
+        let what = "the log reported a failure, and the commit may be in it all the same";
+        let unknown = Error::caused(ErrorKind::OutcomeUnknown, what, error);
+        self.failure.get_or_insert_with(|| poisoned(unknown.clone()));
+        unknown
     }
 
     /// The segment to sync for durability of what was appended: segments before it are durable. `None` when there

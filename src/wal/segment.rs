@@ -180,7 +180,7 @@ impl Segment {
 }
 
 /// The error after which the log must not be written any more.
-fn poisoned(cause: Error) -> Error {
+pub(super) fn poisoned(cause: Error) -> Error {
     Error::caused(ErrorKind::Poisoned, "the log cannot be trusted to be durable", cause)
 }
 

@@ -11,6 +11,7 @@ mod faults;
 mod history;
 mod kill;
 mod leaks;
+mod machine;
 mod model;
 mod process;
 mod regressions;

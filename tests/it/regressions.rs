@@ -354,3 +354,27 @@ fn a_world_without_threads_needs_no_option() {
     db.close().unwrap();
     assert_eq!(Options::new().env(env).open(DIR).unwrap().get("a").unwrap().unwrap(), "2");
 }
+
+/// With one background thread a flush, and with it every write, waited for the end of a long compaction.
+#[test]
+fn one_background_thread_flushes_in_the_middle_of_a_compaction() {
+    let disk = Arc::new(MemFs::new());
+    let env = threaded(Arc::new(FaultFs::new(disk.clone())));
+    let keyspace = KeyspaceOptions::new().l0_runs(2).write_buffer_bytes(1 << 20);
+    // A compaction of what is written below takes minutes; the end of the test cancels it.
+    let options = Options::tiny().default_keyspace(keyspace).background_threads(1).rate_limit(1 << 10);
+    let options = options.wal_bytes_max(8 << 20);
+    let db = options.env(env).open(DIR).unwrap();
+    for round in 0..2 {
+        for key in 0..2000 {
+            db.put_with(format!("{key:05}"), [round; 100], os()).unwrap();
+        }
+        db.flush().unwrap();
+    }
+    while tables(&disk) < 3 {
+        std::thread::yield_now();
+    }
+    db.put_with("later", "write", os()).unwrap();
+    db.flush().unwrap();
+    assert_eq!(db.stats().compactions, 0, "the compaction was not waited for");
+}

@@ -5,20 +5,15 @@
 //! that were acknowledged as durable (after a kill: acknowledged), at most those that were begun. What an open has
 //! told is still there after any later crash.
 
-use crate::support::{Map, Random, contents, seed, setting};
+use crate::machine::{DIR, KEYSPACES, Machine, options};
+use crate::support::{seed, setting};
 use esker::env::{CrashMode, Env, MemFs};
 use esker::{Db, Durability, ErrorKind, Options, Session, WriteOptions};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-const DIR: &str = "/db";
-const KEYSPACES: [&str; 2] = ["default", "second"];
 const PRODUCERS: usize = 3;
-
-fn options(env: &Env) -> Options {
-    Options::tiny().wal_segment_bytes(4096).wal_bytes_max(12 << 10).background_threads(0).env(env.clone())
-}
 
 /// A session and what is known of its operations.
 #[derive(Debug, Default, Clone)]
@@ -32,44 +27,39 @@ struct Producer {
 }
 
 struct Rig {
-    random: Random,
-    fs: Arc<MemFs>,
-    env: Env,
-    db: Option<Db>,
+    machine: Machine,
     open: Vec<Option<Session>>,
     producers: Vec<Producer>,
-    what: String,
 }
 
 impl Rig {
     fn new(seed: u64) -> Rig {
-        let mut random = Random::new(seed);
-        let fs = Arc::new(MemFs::new());
-        let env = Env::simulated(fs.clone(), random.next());
         let producer = |index| Producer { name: format!("producer {index}"), ..Producer::default() };
-        let db = options(&env).open(DIR).expect("create");
-        db.keyspace_with("second", db.default_keyspace().options()).expect("create a keyspace");
         let producers = (0..PRODUCERS).map(producer).collect();
         let open = (0..PRODUCERS).map(|_| None).collect();
-        Rig { random, fs, env, db: Some(db), open, producers, what: String::new() }
+        Rig { machine: Machine::new(seed), open, producers }
     }
 
     fn db(&self) -> &Db {
-        self.db.as_ref().expect("open")
+        self.machine.db()
     }
 
     /// Stops at the first operation that fails, which happens only when the disk froze.
     fn work(&mut self, steps: u64) {
         for step in 0..steps {
             if !self.step() {
-                assert!(self.fs.is_frozen(), "{}: step {step} failed on a sound disk", self.what);
+                assert!(
+                    self.machine.fs.is_frozen(),
+                    "{}: step {step} failed on a sound disk",
+                    self.machine.what
+                );
                 return;
             }
         }
     }
 
     fn step(&mut self) -> bool {
-        match self.random.below(100) {
+        match self.machine.random.below(100) {
             0..65 => self.produce(),
             65..68 => self.db().put("other", "write").is_ok(),
             68..78 => {
@@ -87,7 +77,7 @@ impl Rig {
             }
             87..98 => {
                 // Only what is closed can be opened again.
-                let index = self.random.below(PRODUCERS as u64) as usize;
+                let index = self.machine.random.below(PRODUCERS as u64) as usize;
                 self.open[index] = None;
                 true
             }
@@ -100,7 +90,7 @@ impl Rig {
     }
 
     fn produce(&mut self) -> bool {
-        let index = self.random.below(PRODUCERS as u64) as usize;
+        let index = self.machine.random.below(PRODUCERS as u64) as usize;
         if self.open[index].is_none() && !self.open_session(index) {
             return false;
         }
@@ -112,8 +102,8 @@ impl Rig {
 
     fn open_session(&mut self, index: usize) -> bool {
         let producer = &mut self.producers[index];
-        let Ok(session) = self.db.as_ref().expect("open").session(&producer.name) else { return false };
-        assert_eq!(session.recovered_serial(), producer.acknowledged, "{}: {producer:?}", self.what);
+        let Ok(session) = self.machine.db().session(&producer.name) else { return false };
+        assert_eq!(session.recovered_serial(), producer.acknowledged, "{}: {producer:?}", self.machine.what);
         // To open is to be told, and what was told stays.
         producer.durable = producer.acknowledged;
         producer.told = producer.acknowledged;
@@ -123,17 +113,16 @@ impl Rig {
 
     fn commit(&mut self, index: usize, session: &Session) -> bool {
         let serial = session.serial() + 1;
-        let durability = if self.random.chance(20) { Durability::Disk } else { Durability::Os };
-        let value_len = if self.random.chance(3) { 6000 } else { self.random.below(100) };
-        let value = self.random.bytes(value_len as usize);
-        let both = self.random.chance(30);
-        let first = self.random.below(2) as usize;
+        let durability = if self.machine.random.chance(20) { Durability::Disk } else { Durability::Os };
+        let value_len = if self.machine.random.chance(3) { 6000 } else { self.machine.random.below(100) };
+        let value = self.machine.random.bytes(value_len as usize);
+        let both = self.machine.random.chance(30);
+        let first = self.machine.random.below(2) as usize;
         let key = format!("{}/{serial:06}", session.name());
         let mut batch = self.db().batch();
-        for (keyspace, name) in KEYSPACES.iter().enumerate() {
+        for keyspace in 0..KEYSPACES.len() {
             if both || keyspace == first {
-                let keyspace = self.db().existing_keyspace(name).expect("exists");
-                batch.put(&keyspace, &key, &value).expect("within limits");
+                batch.put(&self.machine.keyspace(keyspace), &key, &value).expect("within limits");
             }
         }
         let producer = &mut self.producers[index];
@@ -153,50 +142,29 @@ impl Rig {
     }
 
     fn reopen(&mut self) -> bool {
-        self.open.iter_mut().for_each(|session| *session = None);
-        let closed = self.db.take().expect("open").close().is_ok();
-        if closed {
-            self.db = Some(options(&self.env).open(DIR).expect("open after a clean close"));
+        self.let_go();
+        let reopened = self.machine.reopen();
+        if reopened {
             self.all_durable();
         }
-        closed
+        reopened
+    }
+
+    fn let_go(&mut self) {
+        self.open.iter_mut().for_each(|session| *session = None);
     }
 
     fn crash(&mut self, mode: CrashMode) {
-        let next = Arc::new(self.fs.crash_clone(self.random.next(), mode));
-        self.fs.freeze_at(1);
-        self.open.iter_mut().for_each(|session| *session = None);
-        drop(self.db.take());
-        self.fs = next;
-        self.env = Env::simulated(self.fs.clone(), self.random.next());
-    }
-
-    /// Recovers, at first perhaps not to the end.
-    fn recover(&mut self, mut mode: CrashMode) -> CrashMode {
-        for _ in 0..self.random.below(2) {
-            let at = 1 + self.random.below(30);
-            self.fs.freeze_at(at);
-            self.db = options(&self.env).open(DIR).ok();
-            let next = *self.random.pick(&CrashMode::ALL);
-            self.crash(next);
-            if next != CrashMode::ProcessKill {
-                mode = next;
-            }
-        }
-        let opened = options(&self.env).open(DIR);
-        self.db = Some(opened.unwrap_or_else(|error| panic!("{}: recovery: {error}", self.what)));
-        mode
+        self.let_go();
+        self.machine.crash(mode);
     }
 
     fn judge(&mut self, mode: CrashMode) {
-        let states: Vec<Map> = KEYSPACES
-            .iter()
-            .map(|name| contents(&self.db().existing_keyspace(name).expect("exists")).expect("read"))
-            .collect();
+        let states = self.machine.maps().expect("read");
         let listed = self.db().sessions().expect("list");
         for index in 0..PRODUCERS {
             let producer = &self.producers[index];
-            let what = format!("{} {mode:?}: {producer:?}", self.what);
+            let what = format!("{} {mode:?}: {producer:?}", self.machine.what);
             let least = if mode == CrashMode::ProcessKill { producer.acknowledged } else { producer.durable };
             let session = self.db().session(&producer.name).expect("open a session");
             let recovered = session.recovered_serial();
@@ -220,7 +188,7 @@ impl Rig {
             };
             self.open[index] = Some(session);
         }
-        self.db().verify().unwrap_or_else(|error| panic!("{}: verify: {error}", self.what));
+        self.db().verify().unwrap_or_else(|error| panic!("{}: verify: {error}", self.machine.what));
     }
 }
 
@@ -247,16 +215,16 @@ fn cut_everywhere(seed: u64) -> u64 {
     for mode in CrashMode::ALL {
         for at in 1.. {
             let mut rig = Rig::new(seed);
-            rig.what = format!("ESKER_SEED={seed} operation {at}");
-            rig.fs.freeze_at(at);
+            rig.machine.what = format!("ESKER_SEED={seed} operation {at}");
+            rig.machine.fs.freeze_at(at);
             rig.work(60);
-            let is_over = !rig.fs.is_frozen();
+            let is_over = !rig.machine.fs.is_frozen();
             rig.crash(mode);
-            let mode = rig.recover(mode);
+            let mode = rig.machine.recover(mode);
             rig.judge(mode);
             // And what was told stays, though nothing was written since.
             rig.crash(CrashMode::SyncedOnly);
-            rig.recover(CrashMode::SyncedOnly);
+            rig.machine.recover(CrashMode::SyncedOnly);
             rig.judge(CrashMode::SyncedOnly);
             points += 1;
             if is_over {
@@ -277,18 +245,18 @@ fn sessions_resume_through_chains_of_crashes() {
     for index in 0..cycles.div_ceil(PER_CHAIN) {
         let mut rig = Rig::new(first + index);
         for cycle in 0..PER_CHAIN {
-            rig.what = format!("ESKER_SEED={} cycle {cycle}", first + index);
-            if rig.random.chance(60) {
-                let at = 1 + rig.random.below(150);
-                rig.fs.freeze_at(at);
+            rig.machine.what = format!("ESKER_SEED={} cycle {cycle}", first + index);
+            if rig.machine.random.chance(60) {
+                let at = 1 + rig.machine.random.below(150);
+                rig.machine.fs.freeze_at(at);
             }
-            let steps = rig.random.below(70);
+            let steps = rig.machine.random.below(70);
             rig.work(steps);
             let total = |rig: &Rig| rig.producers.iter().map(|producer| producer.acknowledged).sum::<u64>();
             let before = total(&rig);
-            let mode = *rig.random.pick(&CrashMode::ALL);
+            let mode = *rig.machine.random.pick(&CrashMode::ALL);
             rig.crash(mode);
-            let mode = rig.recover(mode);
+            let mode = rig.machine.recover(mode);
             rig.judge(mode);
             lost += before.saturating_sub(total(&rig));
         }

@@ -11,17 +11,14 @@
 //!
 //! Transactions are steps of one thread, which does not wait for locks. `ESKER_TXN_CRASH_CYCLES` sets how many crashes.
 
-use crate::support::{Map, Random, contents, seed, setting};
-use esker::env::{CrashMode, Env, MemFs};
+use crate::machine::{KEYSPACES, Machine};
+use crate::support::{Map, seed, setting};
+use esker::env::CrashMode;
 use esker::{
-    Db, Durability, ErrorKind, Isolation, Keyspace, LockWait, Options, Transaction, TransactionOptions,
-    WriteOptions,
+    Db, Durability, ErrorKind, Isolation, Keyspace, LockWait, Transaction, TransactionOptions, WriteOptions,
 };
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
-const DIR: &str = "/db";
-const KEYSPACES: [&str; 2] = ["default", "second"];
 const KEYS: u64 = 40;
 const CLIENTS_MAX: usize = 5;
 const XIDS: u64 = 6;
@@ -180,61 +177,44 @@ struct Seen {
 }
 
 struct Rig {
-    random: Random,
-    fs: Arc<MemFs>,
-    env: Env,
-    db: Option<Db>,
+    machine: Machine,
     clients: Vec<Client>,
     history: History,
     values: u64,
     seen: Seen,
-    what: String,
-}
-
-fn options(env: &Env) -> Options {
-    Options::tiny().wal_segment_bytes(4096).wal_bytes_max(12 << 10).background_threads(0).env(env.clone())
 }
 
 impl Rig {
     fn new(seed: u64) -> Rig {
-        let mut random = Random::new(seed);
-        let fs = Arc::new(MemFs::new());
-        let env = Env::simulated(fs.clone(), random.next());
-        let db = options(&env).open(DIR).expect("create");
-        db.keyspace_with("second", db.default_keyspace().options()).expect("create a keyspace");
         let base = State { maps: vec![Map::new(); KEYSPACES.len()], ..State::default() };
         Rig {
-            random,
-            fs,
-            env,
-            db: Some(db),
+            machine: Machine::new(seed),
             clients: Vec::new(),
             history: History { base, ..History::default() },
             values: 0,
             seen: Seen::default(),
-            what: String::new(),
         }
     }
 
     fn db(&self) -> &Db {
-        self.db.as_ref().expect("open")
+        self.machine.db()
     }
 
     fn keyspace(&self, index: usize) -> Keyspace {
-        self.db().existing_keyspace(KEYSPACES[index]).expect("exists")
+        self.machine.keyspace(index)
     }
 
     fn key(&mut self) -> Key {
-        let keyspace = self.random.below(KEYSPACES.len() as u64) as usize;
-        (keyspace, format!("key{:03}", self.random.below(KEYS)).into_bytes())
+        let keyspace = self.machine.random.below(KEYSPACES.len() as u64) as usize;
+        (keyspace, format!("key{:03}", self.machine.random.below(KEYS)).into_bytes())
     }
 
     /// A value that was never written before.
     fn value(&mut self) -> Vec<u8> {
         self.values += 1;
-        let len = if self.random.chance(3) { 3000 } else { self.random.below(80) };
+        let len = if self.machine.random.chance(3) { 3000 } else { self.machine.random.below(80) };
         let mut value = format!("{}:", self.values).into_bytes();
-        value.extend(self.random.bytes(len as usize));
+        value.extend(self.machine.random.bytes(len as usize));
         value
     }
 
@@ -242,7 +222,11 @@ impl Rig {
     fn work(&mut self, steps: u64) {
         for step in 0..steps {
             if !self.step() {
-                assert!(self.fs.is_frozen(), "{}: step {step} failed on a sound disk", self.what);
+                assert!(
+                    self.machine.fs.is_frozen(),
+                    "{}: step {step} failed on a sound disk",
+                    self.machine.what
+                );
                 return;
             }
         }
@@ -256,7 +240,7 @@ impl Rig {
     }
 
     fn step(&mut self) -> bool {
-        match self.random.below(100) {
+        match self.machine.random.below(100) {
             0..12 => self.begin(),
             12..52 => self.step_client(),
             52..62 => self.commit(),
@@ -283,11 +267,11 @@ impl Rig {
 
     fn begin(&mut self) -> bool {
         if self.clients.len() == CLIENTS_MAX {
-            let index = self.random.below(CLIENTS_MAX as u64) as usize;
+            let index = self.machine.random.below(CLIENTS_MAX as u64) as usize;
             self.clients.swap_remove(index).txn.rollback();
         }
-        let level = *self.random.pick(&LEVELS);
-        let is_optimistic = level >= Isolation::RepeatableRead && self.random.chance(30);
+        let level = *self.machine.random.pick(&LEVELS);
+        let is_optimistic = level >= Isolation::RepeatableRead && self.machine.random.chance(30);
         let options = TransactionOptions::new(level).no_wait().label(format!("label {}", self.values));
         let options = if is_optimistic { options.optimistic() } else { options };
         let Ok(txn) = self.db().begin_with(options) else { return false };
@@ -298,16 +282,16 @@ impl Rig {
 
     fn take_client(&mut self) -> Option<Client> {
         let count = self.clients.len() as u64;
-        (count > 0).then(|| self.clients.swap_remove(self.random.below(count) as usize))
+        (count > 0).then(|| self.clients.swap_remove(self.machine.random.below(count) as usize))
     }
 
     fn step_client(&mut self) -> bool {
         let Some(mut client) = self.take_client() else { return true };
         let key = self.key();
         let keyspace = self.keyspace(key.0);
-        let outcome = match self.random.below(100) {
+        let outcome = match self.machine.random.below(100) {
             0..70 => {
-                let value = self.random.chance(80).then(|| self.value());
+                let value = self.machine.random.chance(80).then(|| self.value());
                 let done = match &value {
                     Some(value) => client.txn.put(&keyspace, &key.1, value),
                     None => client.txn.delete(&keyspace, &key.1),
@@ -322,7 +306,7 @@ impl Rig {
                 outcome(done)
             }
             70..80 => {
-                let done = match self.random.chance(50) {
+                let done = match self.machine.random.chance(50) {
                     true => client.txn.get_for_update(&keyspace, &key.1),
                     false => client.txn.get_for_share(&keyspace, &key.1),
                 };
@@ -348,13 +332,13 @@ impl Rig {
             90..96 => {
                 let back = client.savepoints.pop();
                 let done = client.txn.rollback_to_savepoint();
-                assert_eq!(done.is_ok(), back.is_some(), "{}", self.what);
+                assert_eq!(done.is_ok(), back.is_some(), "{}", self.machine.what);
                 client.writes = back.unwrap_or(client.writes);
                 Outcome::Done
             }
             _ => {
                 let found = client.savepoints.pop();
-                assert_eq!(client.txn.release_savepoint().is_ok(), found.is_some(), "{}", self.what);
+                assert_eq!(client.txn.release_savepoint().is_ok(), found.is_some(), "{}", self.machine.what);
                 Outcome::Done
             }
         };
@@ -389,7 +373,7 @@ impl Rig {
 
     fn commit(&mut self) -> bool {
         let Some(client) = self.take_client() else { return true };
-        let durability = if self.random.chance(40) { Durability::Disk } else { Durability::Os };
+        let durability = if self.machine.random.chance(40) { Durability::Disk } else { Durability::Os };
         let done = client.txn.commit_with(WriteOptions::new().durability(durability));
         self.seen.commits += u64::from(done.is_ok());
         // Without writes there is nothing to log, and nothing is synced.
@@ -400,7 +384,7 @@ impl Rig {
     fn prepare(&mut self) -> bool {
         let Some(mut client) = self.take_client() else { return true };
         client.locked.extend(client.writes.keys().cloned());
-        let xid = format!("xid {}", self.random.below(XIDS));
+        let xid = format!("xid {}", self.machine.random.below(XIDS));
         let is_taken = self.history.current().prepared.contains_key(&xid);
         let prepared = Prepared {
             level: client.txn.isolation(),
@@ -412,7 +396,11 @@ impl Rig {
         if is_taken {
             let kind = done.expect_err("the name is in use").kind();
             let or_not_there_yet = client.is_optimistic || prepared.level == Isolation::Serializable;
-            assert!(kind == ErrorKind::InvalidArgument || or_not_there_yet, "{}: {kind:?}", self.what);
+            assert!(
+                kind == ErrorKind::InvalidArgument || or_not_there_yet,
+                "{}: {kind:?}",
+                self.machine.what
+            );
             return true;
         }
         self.seen.prepared += u64::from(done.is_ok());
@@ -424,8 +412,8 @@ impl Rig {
         if xids.is_empty() {
             return true;
         }
-        let xid = self.random.pick(&xids).clone();
-        if self.random.chance(60) {
+        let xid = self.machine.random.pick(&xids).clone();
+        if self.machine.random.chance(60) {
             let done = self.db().commit_prepared(&xid);
             self.seen.committed_prepared += u64::from(done.is_ok());
             self.note(Event::CommitPrepared(xid), &outcome(done), true)
@@ -438,7 +426,7 @@ impl Rig {
 
     fn plain_write(&mut self) -> bool {
         let ((keyspace, key), value) = (self.key(), self.value());
-        let durability = if self.random.chance(30) { Durability::Disk } else { Durability::Os };
+        let durability = if self.machine.random.chance(30) { Durability::Disk } else { Durability::Os };
         let options = WriteOptions::new().durability(durability).lock_wait(LockWait::NoWait);
         let done = self.keyspace(keyspace).put_with(&key, &value, options);
         let event = Event::Commit(BTreeMap::from([((keyspace, key), Some(value))]));
@@ -446,8 +434,7 @@ impl Rig {
     }
 
     fn shown(&self) -> esker::Result<Shown> {
-        let maps = (0..KEYSPACES.len()).map(|index| contents(&self.keyspace(index)));
-        let maps = maps.collect::<esker::Result<Vec<Map>>>()?;
+        let maps = self.machine.maps()?;
         let listing = self.db().prepared_transactions().into_iter().map(|prepared| {
             (prepared.xid, prepared.isolation, prepared.label.unwrap_or_default(), prepared.writes)
         });
@@ -458,7 +445,7 @@ impl Rig {
     fn check_reads(&mut self) -> bool {
         let Ok(shown) = self.shown() else { return false };
         let state = self.history.current();
-        assert!(state.is_shown(&shown), "{}: {:?} are listed", self.what, shown.listing);
+        assert!(state.is_shown(&shown), "{}: {:?} are listed", self.machine.what, shown.listing);
         let mut dirty = state.maps;
         let locking = self.clients.iter().filter(|client| !client.is_optimistic);
         let writes = state.prepared.values().map(|prepared| &prepared.writes);
@@ -473,7 +460,7 @@ impl Rig {
             else {
                 return false;
             };
-            assert!(seen == *expected, "{}: read uncommitted sees something else", self.what);
+            assert!(seen == *expected, "{}: read uncommitted sees something else", self.machine.what);
         }
         true
     }
@@ -485,73 +472,36 @@ impl Rig {
             for (keyspace, key) in &prepared.locked {
                 let refused = self.keyspace(*keyspace).put_with(key, "not allowed", options);
                 let kind = refused.expect_err("locked").kind();
-                assert_eq!(kind, ErrorKind::LockTimeout, "{}: {xid} has lost a lock", self.what);
+                assert_eq!(kind, ErrorKind::LockTimeout, "{}: {xid} has lost a lock", self.machine.what);
             }
         }
     }
 
     fn reopen(&mut self) -> bool {
         self.clients.clear();
-        let closed = self.db.take().expect("open").close().is_ok();
-        if closed {
-            self.db = Some(options(&self.env).open(DIR).expect("open after a clean close"));
+        let reopened = self.machine.reopen();
+        if reopened {
             self.history.durable = self.history.events.len();
         }
-        closed
+        reopened
     }
 
     fn crash(&mut self, mode: CrashMode) {
-        let next = Arc::new(self.fs.crash_clone(self.random.next(), mode));
-        // What the old process still does happens on a disk that nobody looks at again.
-        self.fs.freeze_at(1);
         self.clients.clear();
-        drop(self.db.take());
-        self.fs = next;
-        self.env = Env::simulated(self.fs.clone(), self.random.next());
-    }
-
-    /// One recovery that is cut at this operation. Says whether it got that far.
-    fn cut_recovery(&mut self, at: u64, then: CrashMode) -> bool {
-        self.fs.freeze_at(at);
-        match options(&self.env).open(DIR) {
-            Ok(db) => self.db = Some(db),
-            Err(error) => assert!(self.fs.is_frozen(), "{}: recovery: {error}", self.what),
-        }
-        let was_cut = self.fs.is_frozen();
-        self.crash(then);
-        was_cut
-    }
-
-    /// Recovers, at first perhaps not to the end. Answers the mode whose losses are allowed in the end.
-    fn recover(&mut self, mut mode: CrashMode) -> CrashMode {
-        for _ in 0..self.random.below(3) {
-            let at = 1 + self.random.below(30);
-            let next = *self.random.pick(&CrashMode::ALL);
-            self.cut_recovery(at, next);
-            if next != CrashMode::ProcessKill {
-                mode = next;
-            }
-        }
-        self.recover_whole();
-        mode
-    }
-
-    fn recover_whole(&mut self) {
-        let opened = options(&self.env).open(DIR);
-        self.db = Some(opened.unwrap_or_else(|error| panic!("{}: recovery: {error}", self.what)));
+        self.machine.crash(mode);
     }
 
     /// Holds what a recovery shows against the history and continues from there.
     fn judge(&mut self, mode: CrashMode) {
         let history = &self.history;
         let least = if mode == CrashMode::ProcessKill { history.returned } else { history.durable };
-        let shown = self.shown().unwrap_or_else(|error| panic!("{}: read: {error}", self.what));
+        let shown = self.shown().unwrap_or_else(|error| panic!("{}: read: {error}", self.machine.what));
         let count = history.events.len();
         let Some(state) = history.matching(&shown, least) else {
             panic!(
                 "{} {mode:?}: what is shown is no prefix of the {count} events with at least {least} of them; \
                  prepared are {:?}; the last events are {:?}",
-                self.what,
+                self.machine.what,
                 shown.listing,
                 &history.events[count.saturating_sub(3)..]
             );
@@ -559,23 +509,23 @@ impl Rig {
         self.seen.recovered_prepared += state.prepared.len() as u64;
         self.seen.lost += u64::from(!history.current().is_shown(&shown));
         self.history = History { base: state, ..History::default() };
-        assert!(self.check_reads(), "{}: reads after recovery", self.what);
+        assert!(self.check_reads(), "{}: reads after recovery", self.machine.what);
         self.check_locks();
         let prepared = self.history.base.prepared.len();
-        assert_eq!(self.db().transactions().len(), prepared, "{}", self.what);
-        self.db().verify().unwrap_or_else(|error| panic!("{}: verify: {error}", self.what));
+        assert_eq!(self.db().transactions().len(), prepared, "{}", self.machine.what);
+        self.db().verify().unwrap_or_else(|error| panic!("{}: verify: {error}", self.machine.what));
     }
 
     /// In the end everything prepared can be ended, and nothing is left of it.
     fn end_all(&mut self) {
         self.clients.clear();
         while !self.history.current().prepared.is_empty() {
-            assert!(self.end_prepared(), "{}: the end of a prepared transaction", self.what);
+            assert!(self.end_prepared(), "{}: the end of a prepared transaction", self.machine.what);
         }
-        assert!(self.check_reads(), "{}", self.what);
+        assert!(self.check_reads(), "{}", self.machine.what);
         let stats = self.db().transaction_stats();
         let left = (stats.open, stats.write_bytes, stats.prepared, stats.prepared_bytes, stats.locks.bytes);
-        assert_eq!(left, (0, 0, 0, 0, 0), "{}", self.what);
+        assert_eq!(left, (0, 0, 0, 0, 0), "{}", self.machine.what);
     }
 }
 
@@ -605,16 +555,16 @@ fn cut_everywhere(seed: u64) -> (u64, u64) {
     for mode in CrashMode::ALL {
         for at in 1.. {
             let mut rig = Rig::new(seed);
-            rig.what = format!("ESKER_SEED={seed} operation {at}");
-            rig.fs.freeze_at(at);
+            rig.machine.what = format!("ESKER_SEED={seed} operation {at}");
+            rig.machine.fs.freeze_at(at);
             rig.work(100);
-            let is_over = !rig.fs.is_frozen();
+            let is_over = !rig.machine.fs.is_frozen();
             rig.crash(mode);
-            let mode = rig.recover(mode);
+            let mode = rig.machine.recover(mode);
             rig.judge(mode);
             // And what was shown stays, though nothing was written since.
             rig.crash(CrashMode::SyncedOnly);
-            rig.recover_whole();
+            rig.machine.recover_whole();
             rig.judge(CrashMode::SyncedOnly);
             rig.end_all();
             points += 1;
@@ -636,14 +586,14 @@ fn a_recovery_can_be_cut_anywhere() {
     for mode in CrashMode::ALL {
         for at in 1.. {
             let mut rig = Rig::new(seed);
-            rig.what = format!("ESKER_SEED={seed} {mode:?} recovery cut at operation {at}");
+            rig.machine.what = format!("ESKER_SEED={seed} {mode:?} recovery cut at operation {at}");
             rig.work(150);
             rig.work_until_prepared();
             rig.crash(CrashMode::SyncedOnly);
-            let was_cut = rig.cut_recovery(at, mode);
-            rig.recover_whole();
+            let was_cut = rig.machine.cut_recovery(at, mode);
+            rig.machine.recover_whole();
             rig.judge(CrashMode::SyncedOnly);
-            assert!(rig.seen.recovered_prepared > 0, "{}: nothing is prepared", rig.what);
+            assert!(rig.seen.recovered_prepared > 0, "{}: nothing is prepared", rig.machine.what);
             rig.end_all();
             points += 1;
             if !was_cut {
@@ -665,16 +615,16 @@ fn transactions_through_chains_of_crashes() {
     for index in 0..cycles.div_ceil(PER_CHAIN) {
         let mut rig = Rig::new(first.wrapping_add(index));
         for cycle in 0..PER_CHAIN {
-            rig.what = format!("ESKER_SEED={} cycle {cycle}", first.wrapping_add(index));
-            if rig.random.chance(60) {
-                let at = 1 + rig.random.below(150);
-                rig.fs.freeze_at(at);
+            rig.machine.what = format!("ESKER_SEED={} cycle {cycle}", first.wrapping_add(index));
+            if rig.machine.random.chance(60) {
+                let at = 1 + rig.machine.random.below(150);
+                rig.machine.fs.freeze_at(at);
             }
-            let steps = rig.random.below(150);
+            let steps = rig.machine.random.below(150);
             rig.work(steps);
-            let mode = *rig.random.pick(&CrashMode::ALL);
+            let mode = *rig.machine.random.pick(&CrashMode::ALL);
             rig.crash(mode);
-            let mode = rig.recover(mode);
+            let mode = rig.machine.recover(mode);
             rig.judge(mode);
         }
         rig.end_all();

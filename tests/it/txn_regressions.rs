@@ -1,7 +1,7 @@
 //! Defects of the transaction layer that were found once and must not come back.
 
-use esker::env::{Env, Fault, FaultFs, FaultRule, MemFs, Op};
-use esker::{Db, ErrorKind, Isolation, Options, TransactionOptions};
+use esker::env::{Clock, Env, Fault, FaultFs, FaultRule, MemFs, Op};
+use esker::{Db, ErrorKind, Isolation, LockWait, Options, TransactionOptions, WriteOptions};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc;
@@ -207,4 +207,87 @@ fn a_dirty_scan_misses_no_row_that_is_committed_meanwhile() {
             assert!(back.is_some(), "backward");
         }
     });
+}
+
+fn no_wait() -> WriteOptions {
+    WriteOptions::new().lock_wait(LockWait::NoWait)
+}
+
+/// As any other read does.
+#[test]
+fn a_seek_that_cannot_read_fails_its_transaction() {
+    let world = World::new();
+    let db = world.open();
+    for n in 0..500 {
+        db.put(format!("key{n:03}"), [7; 100]).expect("put");
+    }
+    db.close().expect("close");
+    let db = world.open();
+    let ks = db.default_keyspace();
+    let mut txn = db.begin(Isolation::ReadCommitted).expect("begin");
+    txn.put(&ks, "held", "v").expect("put");
+    let mut iter = txn.iter(&ks);
+    world.faults.add(FaultRule::new([Op::Read, Op::MapRead], Fault::Errno(5)).path("*.sst"));
+    assert_eq!(kind(iter.seek("key400")), Some(ErrorKind::Io));
+    world.faults.heal();
+    assert!(iter.next().is_none(), "after an error it has ended");
+    iter.seek("key100").expect("and stays so");
+    assert!(iter.next_back().is_none());
+    drop(iter);
+    db.put_with("held", "other", no_wait()).expect("its locks are gone");
+    assert_eq!(kind(txn.get(&ks, "key000")), Some(ErrorKind::TransactionFailed));
+}
+
+#[test]
+fn a_seek_in_a_transaction_that_has_expired_says_so() {
+    let world = World::new();
+    let db = world.open();
+    let ks = db.default_keyspace();
+    let age = Duration::from_secs(1);
+    let options = TransactionOptions::new(Isolation::ReadCommitted).expires_after(age);
+    let mut txn = db.begin_with(options).expect("begin");
+    txn.put(&ks, "held", "v").expect("put");
+    let mut iter = txn.iter(&ks);
+    world.env.clock.sleep(age * 2);
+    db.put_with("held", "other", no_wait()).expect("its lock is taken away");
+    assert_eq!(kind(iter.seek("held")), Some(ErrorKind::TransactionFailed));
+}
+
+/// A clock that can be told to panic where a commit asks for the time to write down.
+struct Fragile {
+    clock: Arc<dyn Clock>,
+    panics: AtomicBool,
+}
+
+impl Clock for Fragile {
+    fn now(&self) -> Duration {
+        self.clock.now()
+    }
+
+    fn sleep(&self, duration: Duration) {
+        self.clock.sleep(duration);
+    }
+
+    fn unix_micros(&self) -> u64 {
+        if self.panics.swap(false, Ordering::AcqRel) {
+            // Without the message and backtrace of a panic that is expected.
+            std::panic::resume_unwind(Box::new("a clock that panics"));
+        }
+        self.clock.unix_micros()
+    }
+}
+
+#[test]
+fn a_panic_in_the_middle_of_a_plain_write_leaves_no_locks() {
+    let mut world = World::new();
+    let clock = Arc::new(Fragile { clock: world.env.clock.clone(), panics: AtomicBool::new(false) });
+    world.env.clock = clock.clone();
+    let db = world.options().retention(Duration::from_secs(60)).open("/db").expect("open");
+    // While a transaction is open, plain writes lock their keys.
+    let _open = db.begin(Isolation::ReadCommitted).expect("begin");
+    clock.panics.store(true, Ordering::Release);
+    let write = std::panic::AssertUnwindSafe(|| db.put("k", "v"));
+    std::panic::catch_unwind(write).expect_err("the clock panics");
+    assert_eq!(db.transaction_stats().locks.held, 0);
+    db.put_with("k", "another", no_wait()).expect("nobody has locked it");
 }

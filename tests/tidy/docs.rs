@@ -210,7 +210,7 @@ fn numbered_row(line: &str) -> Option<Numbered> {
 
 /// Options stand in docs/tuning.md as rows that begin with their name, all and no others.
 pub fn check_options_listed(options: &str, tuning: &str) -> Vec<Complaint> {
-    let code = Source::new("options.rs", options).code;
+    let code = Source::new("options", options).code;
     let tokens = tokens(&code);
     let setters: Vec<&str> = tokens
         .windows(6)
@@ -221,7 +221,7 @@ pub fn check_options_listed(options: &str, tuning: &str) -> Vec<Complaint> {
         .map(|six| six[2].text)
         .collect();
     if setters.is_empty() {
-        return vec!["src/engine/options.rs: no setters found".to_string()];
+        return vec!["src/engine/options: no setters found".to_string()];
     }
     let rows = tuning.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
     let rows: Vec<&str> = rows.filter(|name| name.starts_with(char::is_lowercase)).collect();

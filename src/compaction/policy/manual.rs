@@ -4,11 +4,11 @@
 //! tree when the goal was set is in the last level's run. Then the tables of that run that hold deletes or older
 //! versions and were not written since are rewritten, so that nothing stays that nobody needs.
 
-use super::{last_level, merge, trivial_move};
+use super::{last_level, merge, rewrite_in_place, trivial_move};
 use crate::base::types::{FileNo, SeqNo};
 use crate::compaction::running::{Busy, Running};
-use crate::compaction::task::{Epoch, Kind, Shape, Span, Style, Task, level_number};
-use crate::compaction::window::{Push, input};
+use crate::compaction::task::{Epoch, Shape, Span, Style, Task};
+use crate::compaction::window::Push;
 use crate::manifest::{Run, TableMeta, Tree};
 use std::sync::Arc;
 
@@ -103,20 +103,6 @@ fn closure<'a>(goal: &Goal<'_>, sources: &[(usize, &'a Arc<Run>)]) -> Option<Spa
 /// Rewrites neighbouring tables of the last run that may hold garbage.
 fn rewrite(shape: &Shape, running: &Running, goal: &Goal<'_>, level: usize, run: &Run) -> Option<Task> {
     let busy = Busy::of(running);
-    let is_due = |table: &&Arc<TableMeta>| goal.is_stale(table) && !busy.has(table.number);
-    let mut bytes = 0u64;
-    let fits = |table: &&Arc<TableMeta>| {
-        let first = bytes == 0;
-        bytes = bytes.saturating_add(table.bytes);
-        first || bytes <= shape.max_compaction_bytes
-    };
-    let tables = run.tables.iter().skip_while(|table| !is_due(table)).take_while(is_due).take_while(fits);
-    let input = input(level, run, tables);
-    (!input.tables.is_empty()).then(|| Task {
-        inputs: vec![input],
-        output_level: level_number(level),
-        output_epoch: Epoch::Existing(run.epoch),
-        kind: Kind::Merge,
-        reason: REASON,
-    })
+    let is_due = |table: &TableMeta| goal.is_stale(table) && !busy.has(table.number);
+    rewrite_in_place(shape, level, run, &is_due, REASON)
 }

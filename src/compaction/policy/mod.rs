@@ -20,7 +20,7 @@ use super::check::check_task;
 use super::running::{Busy, Running};
 use super::task::{Age, Epoch, Input, Kind, Shape, Span, Style, Task, level_number};
 use super::window::{Push, Window, depth, input};
-use crate::manifest::{Run, Tree};
+use crate::manifest::{Run, TableMeta, Tree};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -183,6 +183,31 @@ fn merge_group(group: &[(usize, &Arc<Run>)], reason: &'static str) -> Option<Tas
     };
     let output_epoch = Epoch::Existing(oldest.epoch);
     Some(Task { inputs, output_level: level_number(level), output_epoch, kind, reason })
+}
+
+/// Rewrites neighbouring tables of a run in their place: the first that are due, of bounded bytes together.
+fn rewrite_in_place(
+    shape: &Shape,
+    level: usize,
+    run: &Run,
+    is_due: &dyn Fn(&TableMeta) -> bool,
+    reason: &'static str,
+) -> Option<Task> {
+    let mut bytes = 0u64;
+    let fits = |table: &&Arc<TableMeta>| {
+        let first = bytes == 0;
+        bytes = bytes.saturating_add(table.bytes);
+        first || bytes <= shape.max_compaction_bytes
+    };
+    let due = run.tables.iter().skip_while(|table| !is_due(table)).take_while(|table| is_due(table));
+    let input = input(level, run, due.take_while(fits));
+    (!input.tables.is_empty()).then(|| Task {
+        inputs: vec![input],
+        output_level: level_number(level),
+        output_epoch: Epoch::Existing(run.epoch),
+        kind: Kind::Merge,
+        reason,
+    })
 }
 
 /// Whether no two tables share a key.

@@ -6,16 +6,16 @@
 //! which is nothing to hide. It has to lie wholly at or below the oldest reader, so that all of it goes and the same
 //! table is not picked again.
 
-use super::last_level;
+use super::{last_level, rewrite_in_place};
 use crate::base::types::SeqNo;
 use crate::compaction::running::{Busy, Running};
-use crate::compaction::task::{Epoch, Kind, Shape, Style, Task, level_number};
-use crate::compaction::window::input;
-use crate::manifest::{Run, TableMeta, Tree};
-use std::sync::Arc;
+use crate::compaction::task::{Shape, Style, Task};
+use crate::manifest::{TableMeta, Tree};
 
 /// A table is worth rewriting when at least one in so many entries is garbage.
 const GARBAGE_SHARE: u64 = 4;
+
+const REASON: &str = "readers of older versions are gone";
 
 /// What can be got back.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,7 +44,7 @@ pub(crate) fn reclaim(tree: &Tree, shape: &Shape, running: &Running, oldest: Seq
             continue;
         }
         let is_free = |table: &TableMeta| is_worth(table) && table.seq_max <= oldest;
-        match rewrite(shape, level, run, &is_free) {
+        match rewrite_in_place(shape, level, run, &is_free, REASON) {
             Some(task) => return Reclaim::Step(task),
             None => held_back = true,
         }
@@ -57,24 +57,4 @@ fn is_worth_it(table: &TableMeta, is_bottom: bool) -> bool {
     // A delete may be an older version as well.
     let garbage = table.older_versions.max(deletes);
     garbage > 0 && garbage.saturating_mul(GARBAGE_SHARE) >= table.entries
-}
-
-/// Rewrites neighbouring tables of a run in their place.
-fn rewrite(shape: &Shape, level: usize, run: &Run, is_free: &dyn Fn(&TableMeta) -> bool) -> Option<Task> {
-    let is_due = |table: &&Arc<TableMeta>| is_free(table);
-    let mut bytes = 0u64;
-    let fits = |table: &&Arc<TableMeta>| {
-        let first = bytes == 0;
-        bytes = bytes.saturating_add(table.bytes);
-        first || bytes <= shape.max_compaction_bytes
-    };
-    let tables = run.tables.iter().skip_while(|table| !is_due(table)).take_while(is_due).take_while(fits);
-    let input = input(level, run, tables);
-    (!input.tables.is_empty()).then(|| Task {
-        inputs: vec![input],
-        output_level: level_number(level),
-        output_epoch: Epoch::Existing(run.epoch),
-        kind: Kind::Merge,
-        reason: "readers of older versions are gone",
-    })
 }

@@ -121,8 +121,9 @@ pub struct OpenHandle {
 /// 4. A new directory is an entry of the one above. If that entry is lost, so is everything below.
 /// 5. A file whose last name is removed lives on for its open handles, and for crashes that lose the removal.
 ///
-/// **Process death.** In [`CrashMode::ProcessKill`] the operating system lives on: the next process sees everything that
-/// was written, and what was pending is still pending. Whoever acts on it before syncing it loses it to a power cut.
+/// **Process death.** In [`CrashMode::ProcessKill`] the operating system lives on: the next process sees everything
+/// that was written, and what was pending is still pending. Whoever acts on it before syncing it loses it to a power
+/// cut.
 ///
 /// **A failed sync** ([`MemFs::fail_sync_at`]) behaves as measured on Linux (ext4, XFS): the pages are taken for clean.
 /// The bytes stay visible, no later sync writes them, and [`Fs::drop_cache`] brings back what is on the device, zeros.
@@ -192,10 +193,10 @@ impl MemFs {
         self.disk.lock().is_frozen()
     }
 
-    /// Lets the `n`th sync of a file's content from now fail (1 is the next one), once, with the pages taken for clean:
-    /// the unsynced bytes stay visible and are never written. Later syncs succeed, also on the same handle, as the
-    /// system's would ([`OsFs`](super::OsFs) keeps the error): who tries again is found out. A failing `sync_dir` needs no model of its own; see
-    /// [`FaultFs`](super::FaultFs).
+    /// Lets the `n`th sync of a file's content from now fail (1 is the next one), once, with the pages taken for
+    /// clean: the unsynced bytes stay visible and are never written. Later syncs succeed, also on the same handle, as
+    /// the system's would ([`OsFs`](super::OsFs) keeps the error): who tries again is found out. A failing `sync_dir`
+    /// needs no model of its own; see [`FaultFs`](super::FaultFs).
     pub fn fail_sync_at(&self, n: u64) {
         self.disk.lock().fail_sync_at(n);
     }
@@ -253,8 +254,8 @@ impl MemFs {
         self.disk.lock().set_len(path, len)
     }
 
-    /// Flips the bits of `mask` in one byte of a file in place: durable at once if the byte is, not counted, seen by open
-    /// handles and mappings.
+    /// Flips the bits of `mask` in one byte of a file in place: durable at once if the byte is, not counted, seen by
+    /// open handles and mappings.
     pub fn flip(&self, path: &Path, offset: u64, mask: u8) -> io::Result<()> {
         self.disk.lock().flip(path, offset, mask)
     }

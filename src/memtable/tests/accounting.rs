@@ -86,7 +86,15 @@ fn a_run_counts_its_arrays_and_the_buffers_charged_to_it() {
 }
 
 #[test]
-fn a_memtable_that_may_grow_to_any_size_starts_small() {
-    assert!(ActiveMemtable::new(1 << 40).bytes() < 32 << 20);
-    assert!(ActiveMemtable::new(usize::MAX).bytes() < 32 << 20);
+fn a_memtable_takes_nothing_before_its_first_entry_and_then_a_filter_of_bounded_size() {
+    let owner: Arc<[u8]> = Arc::from(*b"key");
+    for capacity_bytes in [1 << 26, 1 << 40, usize::MAX] {
+        let list = ActiveMemtable::new(capacity_bytes);
+        assert!(list.bytes() < 1024, "{} bytes", list.bytes());
+        assert_eq!(list.get(b"key", key_hash(b"key"), 1), None);
+        let place = Place { key_start: 0, key_len: 3, value_start: 3, value_len: 0 };
+        list.insert(&owner, place, Trailer::new(1, EntryKind::Put)).unwrap();
+        assert!(list.bytes() < 32 << 20, "{} bytes", list.bytes());
+        assert!(list.get(b"key", key_hash(b"key"), 1).is_some());
+    }
 }

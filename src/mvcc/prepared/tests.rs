@@ -46,6 +46,13 @@ fn record(xid: &str, writes: &[(u32, &[u8], &[u8])]) -> PreparedRecord {
     }
 }
 
+fn rollback(store: &PreparedStore, core: &Arc<Core>, xid: &str) -> Result<SeqNo> {
+    let ending = store.ending(xid)?;
+    let seq = remove(core, xid)?;
+    ending.ended();
+    Ok(seq)
+}
+
 fn get(core: &Arc<Core>, key: &[u8]) -> Option<Vec<u8>> {
     let keyspace = core.keyspace_by_id(KeyspaceId::DEFAULT).unwrap();
     core.get(&keyspace, key).unwrap().map(|value| value.to_vec())
@@ -159,13 +166,13 @@ fn a_prepared_transaction_is_committed_whole_or_gone() {
     assert_eq!(batch.count(), 3);
     core.commit_batch(&batch.freeze(), batch.keyspaces(), Durability::Disk, &|_| Ok(())).unwrap();
     ending.ended();
-    store.rollback(&core, "b").unwrap();
+    rollback(&store, &core, "b").unwrap();
     // A claim that is given up leaves the transaction as it was.
     drop(store.ending("c").unwrap());
     assert!(store.bytes() < bytes);
     for xid in ["a", "b", "never"] {
         assert_eq!(store.ending(xid).unwrap_err().kind(), ErrorKind::NotFound);
-        assert_eq!(store.rollback(&core, xid).unwrap_err().kind(), ErrorKind::NotFound);
+        assert_eq!(rollback(&store, &core, xid).unwrap_err().kind(), ErrorKind::NotFound);
         assert_eq!(load(&core, xid).unwrap_err().kind(), ErrorKind::NotFound);
     }
     close(&core);
@@ -189,7 +196,7 @@ fn xids_are_unique_and_have_a_length() {
         assert_eq!(refused(xid).kind(), ErrorKind::InvalidArgument);
     }
     assert!(refused("a").to_string().contains("\"a\""));
-    store.rollback(&core, "a").unwrap();
+    rollback(&store, &core, "a").unwrap();
     store.store(&core, &record("a", &[])).unwrap();
     store.store(&core, &record(&"x".repeat(255), &[])).unwrap();
 }
@@ -211,7 +218,7 @@ fn what_is_prepared_is_bounded() {
     let core = open(&fs, 2000);
     let (store, _) = PreparedStore::load(&core).unwrap();
     refused(&store, &core);
-    store.rollback(&core, "a").unwrap();
+    rollback(&store, &core, "a").unwrap();
     assert_eq!(store.bytes(), 0);
     store.store(&core, &large("b")).unwrap();
 }
@@ -232,7 +239,7 @@ fn a_keyspace_that_is_needed_is_not_dropped() {
         assert_eq!(error.kind(), ErrorKind::InvalidArgument);
         assert!(error.to_string().contains("\"a\""), "{error}");
     }
-    store.rollback(&core, "a").unwrap();
+    rollback(&store, &core, "a").unwrap();
     {
         let _dropping = store.dropping(locked).unwrap();
         assert_eq!(store.store(&core, &record).unwrap_err().kind(), ErrorKind::NotFound);
@@ -286,7 +293,7 @@ fn run_script(core: &Arc<Core>, seen: &mut Vec<Shown>) -> Result<()> {
         &|| store.store(core, &b).map(|_| ()),
         &|| commit(&a),
         &flush,
-        &|| store.rollback(core, "b").map(|_| ()),
+        &|| rollback(&store, core, "b").map(|_| ()),
         &|| store.store(core, &b).map(|_| ()),
         &|| commit(&b),
         &flush,

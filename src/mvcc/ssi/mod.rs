@@ -67,7 +67,7 @@ mod writes;
 
 pub(crate) use check::{Danger, Rule};
 pub(crate) use reads::{ExportedKeyspace, ExportedReads, RangeEnd};
-pub(crate) use tracker::{Tracker, Unsettled};
+pub(crate) use tracker::Tracker;
 pub(crate) use writes::WriteKeys;
 
 use crate::base::sync::{Mutex, MutexGuard, Rank};
@@ -78,6 +78,7 @@ use reads::ReadSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use steps::Mark;
+use tracker::Unsettled;
 use writes::{NEVER, Since};
 
 /// Writes dropped in one hold of the lock, outside of commits.
@@ -316,26 +317,35 @@ impl Ssi {
         self.note_bytes(&state);
     }
 
-    /// Records the commit of a prepared transaction, under the commit lock like `check_and_record`, recording or not.
-    /// What it answers is to be dropped outside of the commit lock.
-    pub(crate) fn commit_prepared(
-        self: &Arc<Self>,
-        id: u64,
-        seq: SeqNo,
-        visible: SeqNo,
-    ) -> Option<Unsettled> {
+    /// Records the commit of a prepared transaction, under the commit lock like `check_and_record`, recording or not. The
+    /// transaction stays prepared, for the log may yet refuse the commit: to be followed by `made_prepared` with the same
+    /// number or by `withdraw_prepared`, outside of the commit lock.
+    pub(crate) fn commit_prepared(&self, id: u64, seq: SeqNo, visible: SeqNo) {
         let mut state = self.lock();
         state.floor = state.floor.max(visible);
-        let Prepared { reads, writes, is_recovered, .. } = state.prepared.remove(id)?;
-        let out_min = if is_recovered && !matches!(reads, Reads::Untracked) { 0 } else { NEVER };
+        let Some(prepared) = state.prepared.get(id).filter(|_| self.is_recording()) else { return };
+        let (writes, out_min) = (prepared.writes.clone(), prepared.out_min());
         let added = writes.iter().len();
-        if self.is_recording() {
-            state.retained.record(seq, Some(id), out_min, writes);
-        }
-        let reads = state.finish_prepared(id, seq, reads);
+        state.retained.record(seq, Some(id), out_min, writes);
         self.tidy_locked(&mut state, added);
-        let mark = Mark { at: seq, id };
-        reads.map(|reads| Unsettled { ssi: Arc::clone(self), reads, mark })
+    }
+
+    /// The commit `seq` of a prepared transaction was made: from now on it counts as one that has finished.
+    pub(crate) fn made_prepared(self: &Arc<Self>, id: u64, seq: SeqNo) {
+        let unsettled = {
+            let mut state = self.lock();
+            let Some(Prepared { reads, .. }) = state.prepared.remove(id) else { return };
+            let reads = state.finish_prepared(id, seq, reads);
+            self.note_bytes(&state);
+            reads.map(|reads| Unsettled { ssi: Arc::clone(self), reads, mark: Mark { at: seq, id } })
+        };
+        // Enters the index piece by piece.
+        drop(unsettled);
+    }
+
+    /// The commit of a prepared transaction was not made after all: it is prepared as before.
+    pub(crate) fn withdraw_prepared(&self, id: u64) {
+        self.lock().retained.withdraw(id);
     }
 
     /// Forgets a prepared transaction that is rolled back.

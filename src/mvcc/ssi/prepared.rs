@@ -10,7 +10,8 @@
 
 use super::check::{Danger, Rule};
 use super::reads::ReadSet;
-use super::writes::{WriteKey, WriteKeys};
+use super::writes::{NEVER, WriteKey, WriteKeys};
+use crate::base::types::SeqNo;
 use std::sync::Arc;
 
 /// What a prepared transaction has read.
@@ -48,6 +49,11 @@ impl Prepared {
     pub(super) fn is_serializable(&self) -> bool {
         !matches!(self.reads, Reads::Untracked)
     }
+
+    /// Where its oldest edge out leads, for all that is known.
+    pub(super) fn out_min(&self) -> SeqNo {
+        if self.is_recovered && self.is_serializable() { 0 } else { NEVER }
+    }
 }
 
 /// All prepared transactions.
@@ -69,6 +75,10 @@ impl PreparedList {
 
     pub(super) fn add(&mut self, one: Prepared) {
         self.0.push(one);
+    }
+
+    pub(super) fn get(&self, id: u64) -> Option<&Prepared> {
+        self.0.iter().find(|one| one.id == id)
     }
 
     pub(super) fn remove(&mut self, id: u64) -> Option<Prepared> {

@@ -262,7 +262,7 @@ impl Local {
 
 /// The reads of a finished transaction that are not in the index yet. Dropping it puts them there.
 #[derive(Debug)]
-pub(crate) struct Unsettled {
+pub(super) struct Unsettled {
     pub(super) ssi: Arc<Ssi>,
     pub(super) reads: Arc<ReadSet>,
     pub(super) mark: Mark,

@@ -4,6 +4,7 @@ mod batch;
 mod crash;
 mod damage;
 mod disk;
+mod failure;
 mod length;
 mod log;
 mod pieces;

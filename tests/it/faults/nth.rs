@@ -161,6 +161,7 @@ fn faults_of(op: Op) -> Vec<FaultRule> {
     }
     if op == Op::Append {
         rules.push(FaultRule::new(op, Fault::ShortWrite { bytes: 5, kind: io::ErrorKind::Other }));
+        rules.push(FaultRule::new(op, Fault::ErrorAfter(io::ErrorKind::Other)));
         // Only the log is written through a mapped window.
         rules.push(FaultRule::new(op, Fault::Poison).path("*.wal"));
     }

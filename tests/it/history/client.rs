@@ -213,11 +213,7 @@ impl<'s> Client<'s> {
                 }
                 (Status::Committed(seq), Ok(()))
             }
-            // The disk is frozen in the middle of an operation, as a process dies in one: what it reports then says
-            // nothing of what has landed, whatever the kind of the error.
-            Err(error) if matches!(error.kind(), ErrorKind::OutcomeUnknown | ErrorKind::Io) => {
-                (Status::Unknown, Err(Stop::Over))
-            }
+            Err(error) if error.kind() == ErrorKind::OutcomeUnknown => (Status::Unknown, Err(Stop::Over)),
             Err(error) => (Status::Aborted, Err(stop_of(&error))),
         }
     }

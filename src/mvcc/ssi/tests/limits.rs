@@ -194,12 +194,36 @@ fn recovered_prepared_transactions_conflict_both_ways() {
         let mut late = world.begin(Kind::Tracked);
         world.get(&mut late, 9);
         world.assigned += 1;
-        let unsettled = world.ssi.commit_prepared(77, world.assigned, world.visible.get());
-        drop(unsettled);
+        world.ssi.commit_prepared(77, world.assigned, world.visible.get());
+        world.ssi.made_prepared(77, world.assigned);
         assert_eq!(world.commit(late).is_err(), is_tracked, "its commit counts as a pivot's");
         world.visible.set(world.assigned);
         world.close();
     }
+}
+
+/// The log may still refuse it: until its commit is made, nobody may write over what it has read.
+#[test]
+fn a_prepared_transaction_is_prepared_until_its_commit_is_made() {
+    let mut world = World::new(1 << 20);
+    let mut txn = world.begin(Kind::Tracked);
+    world.get(&mut txn, 1);
+    assert!(world.put(&mut txn, 2));
+    let id = world.prepare(txn).unwrap();
+    let check = |world: &mut World| {
+        let plain = world.plain(BTreeSet::from([1]));
+        assert_eq!(plain.unwrap_err().rule, Rule::PreparedReader);
+        world.locked.remove(&1);
+    };
+    check(&mut world);
+    world.ssi.commit_prepared(id, world.assigned + 1, world.visible.get());
+    check(&mut world);
+    world.ssi.withdraw_prepared(id);
+    check(&mut world);
+    world.commit_prepared(id);
+    world.publish_upto(u64::MAX);
+    assert_eq!(world.plain(BTreeSet::from([1])), Ok(true));
+    world.close();
 }
 
 /// Many open readers, each with its own reads: ends leave nothing behind.

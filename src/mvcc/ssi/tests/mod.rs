@@ -282,9 +282,9 @@ impl World {
 
     fn commit_prepared(&mut self, id: u64) {
         let txn = self.prepared.remove(&id).unwrap();
-        let unsettled = self.ssi.commit_prepared(id, self.assigned + 1, self.visible.get());
+        self.ssi.commit_prepared(id, self.assigned + 1, self.visible.get());
         self.committed(txn);
-        drop(unsettled);
+        self.ssi.made_prepared(id, self.assigned);
     }
 
     fn rollback_prepared(&mut self, id: u64) {
