@@ -50,6 +50,12 @@ pub(crate) fn keyed(key: &[u8], value: &[u8]) -> u64 {
     xxh3::xxh3_64_with_seed(value, xxh3::xxh3_64(key))
 }
 
+/// Hash of bytes for a table in memory.
+#[inline]
+pub(crate) fn seeded_hash(bytes: &[u8], seed: u64) -> u64 {
+    xxh3::xxh3_64_with_seed(bytes, seed)
+}
+
 /// Hash of a user key, for filters and sharding.
 #[inline]
 pub(crate) fn key_hash(key: &[u8]) -> u64 {

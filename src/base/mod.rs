@@ -8,6 +8,7 @@ pub(crate) mod conflict;
 pub(crate) mod deadlock;
 pub(crate) mod error;
 pub(crate) mod fields;
+pub(crate) mod hash;
 pub(crate) mod iter;
 pub(crate) mod key;
 pub(crate) mod metrics;

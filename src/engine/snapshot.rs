@@ -100,17 +100,17 @@ impl Registry {
         self.opened_at
     }
 
-    /// Registers a reader of what is visible now.
+    /// Registers a reader of what is visible now, whose age counts from `started`.
     pub(crate) fn register(
         self: &Arc<Self>,
         pipeline: &Pipeline,
         kind: PinKind,
         label: Option<Arc<str>>,
+        started: Duration,
     ) -> Registration {
-        let started = self.now();
         let mut held = self.held.lock();
         let seq = pipeline.visible();
-        self.add(&mut held, Reader::new(seq, kind, label, started))
+        self.add(&mut held, Reader::new(seq, kind, label, nanos(started)))
     }
 
     fn add(self: &Arc<Self>, held: &mut Held, reader: Reader) -> Registration {

@@ -15,6 +15,7 @@ use crate::base::slice::Slice;
 use crate::base::types::{KeyspaceId, SeqNo};
 use crate::wal::FrozenBatch;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A multi-version store: every commit has a sequence number, commits are totally ordered, and a reader sees all up to
 /// its number.
@@ -27,7 +28,8 @@ pub(crate) trait VersionedStore {
 
     /// As [`reader`](Self::reader), for whoever holds a lock that the timer for old readers must not be set under. To
     /// be followed by [`reader_registered`](Self::reader_registered) without that lock.
-    fn reader_under_lock(&self, kind: PinKind, label: Option<Arc<str>>) -> Registration;
+    /// Its age counts from `started`, a time of the clock.
+    fn reader_under_lock(&self, kind: PinKind, label: Option<Arc<str>>, started: Duration) -> Registration;
 
     /// See [`reader_under_lock`](Self::reader_under_lock).
     fn reader_registered(&self);
@@ -90,13 +92,13 @@ pub(crate) trait VersionedStore {
 
 impl VersionedStore for Arc<Core> {
     fn reader(&self, kind: PinKind, label: Option<Arc<str>>) -> Registration {
-        let reader = self.reader_under_lock(kind, label);
+        let reader = self.reader_under_lock(kind, label, self.env.clock.now());
         self.reader_registered();
         reader
     }
 
-    fn reader_under_lock(&self, kind: PinKind, label: Option<Arc<str>>) -> Registration {
-        self.registry.register(&self.pipeline, kind, label)
+    fn reader_under_lock(&self, kind: PinKind, label: Option<Arc<str>>, started: Duration) -> Registration {
+        self.registry.register(&self.pipeline, kind, label, started)
     }
 
     fn reader_registered(&self) {

@@ -40,6 +40,7 @@ pub(crate) use txn::Txn;
 
 use crate::base::deadlock::DeadlockReport;
 use crate::base::error::{Error, ErrorKind, Result};
+use crate::base::hash::Seeded;
 use crate::base::metrics::Counter;
 use crate::base::sync::{Mutex, Rank};
 use crate::base::types::{KeyspaceId, SeqNo};
@@ -64,7 +65,7 @@ pub(crate) struct Transactions {
     gate: Gate,
     next_id: AtomicU64,
     /// The open transactions, prepared ones included.
-    open: Mutex<HashMap<TxnId, Arc<Shared>>>,
+    open: Mutex<HashMap<TxnId, Arc<Shared>, Seeded>>,
     /// What is stored of prepared transactions.
     pub(crate) prepared: PreparedStore,
     /// The prepared transactions by their names.
@@ -113,7 +114,7 @@ impl Transactions {
             ssi,
             gate: Gate::new(),
             next_id: AtomicU64::new(1),
-            open: Mutex::new(Rank::Leaf, HashMap::new()),
+            open: Mutex::new(Rank::Leaf, HashMap::default()),
             prepared,
             prepared_open: Mutex::new(Rank::Leaf, BTreeMap::new()),
             expiring: AtomicUsize::new(0),
@@ -176,7 +177,7 @@ impl Transactions {
         self.counters.begun.add(1);
         let txn = Box::new(Txn::new(Arc::clone(self), shared, options));
         if txn.options().isolation.has_snapshot() && !txn.options().lazy_snapshot {
-            txn.snapshot()?;
+            txn.snapshot_at(|| started)?;
         }
         Ok(txn)
     }
@@ -196,14 +197,15 @@ impl Transactions {
         }
     }
 
-    /// Registers what a transaction reads from, and tracks it if it is SERIALIZABLE.
+    /// Registers what a transaction reads from, now, and tracks it if it is SERIALIZABLE.
     fn take_snapshot(
         &self,
         shared: &Shared,
         options: &TransactionOptions,
+        now: Duration,
     ) -> Result<(Registration, Option<Tracker>)> {
         let take = || {
-            let registration = self.core.reader_under_lock(PinKind::Transaction, shared.label.clone());
+            let registration = self.core.reader_under_lock(PinKind::Transaction, shared.label.clone(), now);
             let seq = registration.seq();
             (registration, seq)
         };

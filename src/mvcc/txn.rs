@@ -184,10 +184,15 @@ impl Txn {
 
     /// The state that all reads see; taken now if it was not taken before.
     pub(super) fn snapshot(&self) -> Result<&Registration> {
+        self.snapshot_at(|| self.manager.now())
+    }
+
+    /// As [`snapshot`](Self::snapshot), for whoever knows the time already.
+    pub(super) fn snapshot_at(&self, now: impl FnOnce() -> Duration) -> Result<&Registration> {
         if let Some(snapshot) = self.snapshot.get() {
             return Ok(snapshot);
         }
-        let (registration, tracker) = self.manager.take_snapshot(&self.shared, &self.options)?;
+        let (registration, tracker) = self.manager.take_snapshot(&self.shared, &self.options, now())?;
         if tracker.is_some() {
             self.tracker.replace(tracker);
         }

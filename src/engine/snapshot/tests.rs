@@ -27,7 +27,7 @@ impl Rig {
     }
 
     fn read(&self) -> Registration {
-        self.registry.register(&self.pipeline, PinKind::Snapshot, None)
+        self.registry.register(&self.pipeline, PinKind::Snapshot, None, self.registry.clock.now())
     }
 
     fn read_at(&self, seq: SeqNo) -> Result<Registration> {
@@ -65,10 +65,10 @@ fn a_sample_has_each_reader_once_and_what_is_visible() {
 fn a_pin_shows_its_kind_label_and_age_and_so_do_its_forks() {
     let rig = Rig::new(None, None, 5);
     let label = Some(Arc::from("export"));
-    let snapshot = rig.registry.register(&rig.pipeline, PinKind::Snapshot, label);
+    let snapshot = rig.registry.register(&rig.pipeline, PinKind::Snapshot, label, rig.registry.clock.now());
     rig.wait(3);
     let fork = snapshot.fork(PinKind::Iterator);
-    let other = rig.registry.register(&rig.pipeline, PinKind::Transaction, None);
+    let other = rig.registry.register(&rig.pipeline, PinKind::Transaction, None, rig.registry.clock.now());
     let shown: Vec<_> = rig.registry.pins().iter().map(ToString::to_string).collect();
     assert_eq!(
         shown,
@@ -202,12 +202,18 @@ fn registering_costs() {
     let registry = Arc::new(Registry::new(clock, keeping, 5, None, &[]));
     let pipeline = Pipeline::new(5);
     for others in [0, 1, 10, 1000] {
-        let held: Vec<_> =
-            (0..others).map(|_| registry.register(&pipeline, PinKind::Snapshot, None)).collect();
+        let held: Vec<_> = (0..others)
+            .map(|_| registry.register(&pipeline, PinKind::Snapshot, None, registry.clock.now()))
+            .collect();
         let rounds = 2_000_000;
         let start = std::time::Instant::now();
         for _ in 0..rounds {
-            drop(std::hint::black_box(registry.register(&pipeline, PinKind::Iterator, None)));
+            drop(std::hint::black_box(registry.register(
+                &pipeline,
+                PinKind::Iterator,
+                None,
+                registry.clock.now(),
+            )));
         }
         let nanos = start.elapsed().as_nanos() / rounds;
         println!("{others} others: {nanos} ns to register and unregister");

@@ -10,6 +10,7 @@ use super::owner::{Held, Owner};
 use super::range::RangeHold;
 use super::span::{Span, SpanRef};
 use crate::base::deadlock::{LockDescription, LockMode as Mode};
+use crate::base::hash::Seeded;
 use crate::base::sync::{Mutex, Rank};
 use crate::base::types::KeyspaceId;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -191,7 +192,7 @@ impl Entry {
     }
 }
 
-type Keys = HashMap<Arc<[u8]>, Entry>;
+type Keys = HashMap<Arc<[u8]>, Entry, Seeded>;
 
 /// Keyspaces whose empty maps are kept, so that locking one key at a time does not make and drop them.
 const EMPTY_KEYSPACES_MAX: usize = 8;
