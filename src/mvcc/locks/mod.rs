@@ -27,11 +27,12 @@
 //!
 //! A cycle in the wait-for graph (Coffman, Elphick, Shoshani 1971; Holt 1972). Its edges go from a waiting request to
 //! what it waits for as above. The request that closes a cycle is always one that begins to wait, so whoever begins
-//! to wait searches breadth first for the shortest cycle through itself (`stripes.rs`, `graph.rs`); it looks again after
-//! [`wait::RECHECK`] and then ever more rarely if others began to wait meanwhile. Searches exclude each other, and a
-//! victim counts as gone once it is chosen, so each cycle costs one victim. Edges are read stripe by stripe, not at
-//! one moment; that is enough, because an owner that waits lets go of nothing. And a grant, in whatever order, closes
-//! no cycle: its new edges lead to an owner that does not wait.
+//! to wait searches breadth first for the shortest cycle through itself (`stripes.rs`, `edges.rs`, `graph.rs`), unless it
+//! holds nothing: then nobody waits for it yet. Searches exclude each other, and a victim counts as gone once it is
+//! chosen, so each cycle costs one victim. Edges are read stripe by stripe, not at one moment; that is enough, because
+//! an owner that waits lets go of nothing. And a grant, in whatever order, closes no cycle: its new edges lead to an
+//! owner that does not wait. A request that gives up can: others then wait for those whom they passed because of it.
+//! So a waiter looks again after [`wait::RECHECK`], and then ever more rarely, if others came or gave up meanwhile.
 //!
 //! The exception for those who wait for the requester looks at the queue of one stripe. A chain that leads through the
 //! queues of other stripes is not seen, and can end as a deadlock that another order would have avoided.
@@ -41,8 +42,10 @@
 //! A lock without contention costs one hash, two uncontended mutexes, one insertion into a small ordered map and one
 //! allocation for the key; nothing of the above. The end of an owner is linear in its locks. A range lock takes all
 //! stripes. While ranges are held or waited for, locking a key compares it with each of them, one after the other. A
-//! search visits each waiter at most once. What is remembered is counted and bounded (`lock_bytes_max`).
+//! search visits each holder and each waiter at most once, and of exclusive requests only those of holders; what it
+//! looks at is counted. What is remembered is counted and bounded (`lock_bytes_max`).
 
+mod edges;
 mod graph;
 mod owner;
 mod queue;

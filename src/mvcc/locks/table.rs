@@ -53,6 +53,10 @@ pub struct LockStats {
     pub timeouts: u64,
     /// Deadlocks that were broken.
     pub deadlocks: u64,
+    /// Searches for deadlocks, by requests that began to wait or waited on while something changed.
+    pub searches: u64,
+    /// Holders and waiting requests that these looked at.
+    pub search_steps: u64,
     /// Memory of the locks, in bytes.
     pub bytes: u64,
 }
@@ -114,6 +118,10 @@ pub(super) struct Counters {
     pub(super) wait_nanos: AtomicU64,
     pub(super) timeouts: AtomicU64,
     pub(super) deadlocks: AtomicU64,
+    pub(super) searches: AtomicU64,
+    pub(super) search_steps: AtomicU64,
+    /// Requests that left their queue without a grant.
+    pub(super) withdrawn: AtomicU64,
 }
 
 impl fmt::Debug for LockTable {
@@ -323,6 +331,13 @@ impl LockTable {
         owner.held().into_iter().filter_map(describe).map(|lock| self.named(lock)).collect()
     }
 
+    /// Grows whenever a search for a deadlock may find what an earlier one did not.
+    pub(super) fn changes(&self) -> u64 {
+        let counters = &self.counters;
+        let withdrawn = counters.withdrawn.load(Ordering::Acquire);
+        counters.waits.load(Ordering::Acquire).wrapping_add(withdrawn)
+    }
+
     /// What an owner waits for.
     pub(crate) fn waiting_for(&self, owner: &Owner) -> Option<WaitingFor> {
         let request = owner.waiting()?;
@@ -348,6 +363,8 @@ impl LockTable {
             wait_time: Duration::from_nanos(counters.wait_nanos.load(Ordering::Relaxed)),
             timeouts: counters.timeouts.load(Ordering::Relaxed),
             deadlocks: counters.deadlocks.load(Ordering::Relaxed),
+            searches: counters.searches.load(Ordering::Relaxed),
+            search_steps: counters.search_steps.load(Ordering::Relaxed),
             bytes: self.bytes.load(Ordering::Relaxed) as u64,
         }
     }

@@ -222,7 +222,7 @@ impl Model {
 
     fn break_deadlocks(&self, owner: &Arc<Owner>) {
         let _turn = self.detector.lock().unwrap();
-        while let Some(cycle) = stripes::find_cycle(&self.kernel.stripes, owner) {
+        while let Some(cycle) = stripes::find_cycle(&self.kernel.stripes, owner, &mut 0) {
             let victim = cycle.iter().max_by_key(|link| link.owner().id()).unwrap();
             let report = Arc::new(crate::base::deadlock::DeadlockReport::new(
                 Vec::new(),
