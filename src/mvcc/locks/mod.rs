@@ -13,14 +13,15 @@
 //!
 //! # Waiting
 //!
-//! First come, first served: a request waits for the conflicting holders, and for the conflicting requests that came
-//! before it, except for those that themselves wait for its own owner, directly or behind others that do, because
-//! waiting for them could never end. This one exception says that an upgrade from shared to exclusive goes first, and
-//! that an owner may lock more inside a range that another one waits for (compare Gray and Reuter, "Transaction
-//! Processing", 1993, where conversions of held locks go before the queue).
+//! First come, first served, with a head start for those who hold locks already, because others wait for these
+//! (`queue.rs`). A request waits for the conflicting holders, and for the conflicting requests ahead of it, except for
+//! those that themselves wait for its own owner, directly or behind others that do, because waiting for them could
+//! never end. This one exception says that an upgrade from shared to exclusive goes first, and that an owner may lock
+//! more inside a range that another one waits for (compare Gray and Reuter, "Transaction Processing", 1993, where
+//! conversions of held locks go before the queue).
 //!
-//! Whoever takes a lock away (end, timeout) decides who goes on and says so in the owner's slot, in the order of
-//! arrival; a waiter only sleeps on its slot (`owner.rs`, `wait.rs`). A granted request is granted once, a request
+//! Whoever takes a lock away (end, timeout) decides who goes on and says so in the owner's slot, in the order of the
+//! queue; a waiter only sleeps on its slot (`owner.rs`, `wait.rs`). A granted request is granted once, a request
 //! that gave up is never granted: both happen under the slot's mutex.
 //!
 //! # Deadlocks

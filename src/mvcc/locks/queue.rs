@@ -52,10 +52,27 @@ impl Wanted<'_> {
     }
 }
 
+/// Requests by which an owner that holds locks is ahead of one that holds none.
+pub(super) const HEAD_START: u64 = 1 << 16;
+
+/// The place in all queues of the request that is the `arrival`th of the table: that of its arrival, but a head start
+/// earlier if its owner holds locks.
+///
+/// Strictly in the order of arrival, one who holds a lock and needs another stands behind all who hold nothing, and
+/// they get the lock first and do the same elsewhere. Where many want few keys, nearly all keys are then held by those
+/// who stand at the end of another queue, and what goes on is deadlocks (a convoy, as in Blasgen, Gray, Mitoma, Price
+/// 1979; compare contention-aware scheduling in Tian, Huang, Mozafari, Schoenebeck 2018). Whom nobody waits for loses
+/// little by waiting. It loses no more than the head start: requests that arrive after that are behind it.
+fn place(arrival: u64, is_holder: bool) -> u64 {
+    let behind = if is_holder { 0 } else { HEAD_START };
+    // Doubled, so that no two are the same.
+    arrival.wrapping_add(behind).wrapping_mul(2).wrapping_add(u64::from(is_holder))
+}
+
 /// A request that waits.
 #[derive(Debug)]
 pub(super) struct Request {
-    /// Order of arrival in the whole table.
+    /// Its place in all queues, unlike that of any other request: see [`place`].
     pub(super) ticket: u64,
     pub(super) owner: Arc<Owner>,
     pub(super) keyspace: KeyspaceId,
@@ -72,14 +89,14 @@ pub(super) struct Request {
 
 impl Request {
     pub(super) fn new(
-        ticket: u64,
+        arrival: u64,
         owner: &Arc<Owner>,
         wanted: &Wanted<'_>,
         stripe: u32,
         since: Duration,
     ) -> Request {
         Request {
-            ticket,
+            ticket: place(arrival, owner.holds_any()),
             owner: Arc::clone(owner),
             keyspace: wanted.keyspace,
             span: wanted.span.to_owned(),
@@ -96,6 +113,11 @@ impl Request {
 
     pub(super) fn describe(&self) -> LockDescription {
         LockDescription::new(self.keyspace.0, self.span.as_ref().describe(), self.mode)
+    }
+
+    /// What its owner holds once it is granted.
+    pub(super) fn held(&self) -> Held {
+        Held { stripe: self.stripe, keyspace: self.keyspace, span: self.span.clone() }
     }
 
     pub(super) fn is_range(&self) -> bool {
@@ -193,7 +215,7 @@ pub(super) struct Stripe {
     keys: BTreeMap<KeyspaceId, Keys>,
     /// Held ranges, the same in every stripe.
     pub(super) ranges: Vec<Arc<RangeHold>>,
-    /// Requests for keys of this stripe and for ranges, by ticket.
+    /// Requests for keys of this stripe and for ranges, by ticket: who is ahead of whom.
     pub(super) waiting: Vec<Arc<Request>>,
     /// How many of them are for ranges.
     waiting_ranges: usize,
@@ -335,10 +357,11 @@ impl Stripe {
         }
     }
 
-    /// Puts a request at the end of the queue.
+    /// Puts a request at its place in the queue.
     pub(super) fn enqueue(&mut self, request: Arc<Request>) {
         self.waiting_ranges = self.waiting_ranges.saturating_add(usize::from(request.is_range()));
-        self.waiting.push(request);
+        let at = self.waiting.partition_point(|other| other.ticket < request.ticket);
+        self.waiting.insert(at, request);
     }
 
     /// Takes an owner off a key.
@@ -397,8 +420,7 @@ impl Stripe {
     fn grant(&mut self, request: &Request, key: &Arc<[u8]>, woken: &mut Vec<Arc<Owner>>) {
         let keyspace = request.keyspace;
         let own = self.mode_of(request.owner.id(), keyspace, key);
-        let held = || Held { stripe: request.stripe, keyspace, span: request.span.clone() };
-        if request.owner.grant(request, own.is_none().then(held)) {
+        if request.owner.grant(request, own.is_none().then(|| request.held())) {
             self.insert(&request.owner, keyspace, key, request.mode);
             woken.push(Arc::clone(&request.owner));
         }

@@ -5,7 +5,7 @@
 
 use super::TxnId;
 use super::edges::{Edge, Search};
-use super::owner::{ALL_STRIPES, Held, Owner};
+use super::owner::Owner;
 use super::queue::{Attempt, Request, Stripe, Wanted};
 use super::span::{Span, SpanRef};
 use crate::base::deadlock::LockMode as Mode;
@@ -44,7 +44,11 @@ pub(super) fn attempt<S: DerefMut<Target = Stripe>>(stripes: &[S], wanted: &Want
     }
 }
 
-fn is_blocked<S: DerefMut<Target = Stripe>>(stripes: &[S], wanted: &Wanted<'_>, ticket: u64) -> bool {
+pub(super) fn is_blocked<S: DerefMut<Target = Stripe>>(
+    stripes: &[S],
+    wanted: &Wanted<'_>,
+    ticket: u64,
+) -> bool {
     stripes.iter().any(|stripe| stripe.is_blocked(wanted, ticket))
 }
 
@@ -69,7 +73,7 @@ pub(super) fn insert<S: DerefMut<Target = Stripe>>(
     }
 }
 
-/// Puts a request for a range at the end of every queue.
+/// Puts a request for a range at its place in every queue.
 pub(super) fn enqueue<S: DerefMut<Target = Stripe>>(stripes: &mut [S], request: &Arc<Request>) {
     for edge in edges(stripes, request).into_iter().filter(Edge::granted) {
         request.add_blocker(edge.owner.id());
@@ -126,8 +130,7 @@ pub(super) fn settle<S: DerefMut<Target = Stripe>>(stripes: &mut [S], woken: &mu
         }
         cancel(stripes, request.ticket);
         let (keyspace, span) = (request.keyspace, request.span.clone());
-        let held = Held { stripe: ALL_STRIPES, keyspace, span: span.clone() };
-        if request.owner.grant(&request, Some(held)) {
+        if request.owner.grant(&request, Some(request.held())) {
             insert(stripes, &request.owner, keyspace, span, request.mode);
             woken.push(Arc::clone(&request.owner));
         }

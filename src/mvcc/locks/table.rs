@@ -102,8 +102,8 @@ pub(crate) struct LockTable {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) options: LockOptions,
     pub(super) stripes: Striped,
-    /// Arrivals so far. Taken while holding the stripe, so that queues are sorted.
-    tickets: AtomicU64,
+    /// Requests so far that could not be granted at once. Counted while holding the stripe.
+    arrivals: AtomicU64,
     pub(super) bytes: AtomicUsize,
     /// Locks are taken whatever memory they need.
     is_unbounded: AtomicBool,
@@ -138,7 +138,7 @@ impl LockTable {
             clock,
             options,
             stripes: Striped(Box::new(std::array::from_fn(stripe))),
-            tickets: AtomicU64::new(0),
+            arrivals: AtomicU64::new(0),
             bytes: AtomicUsize::new(0),
             is_unbounded: AtomicBool::new(false),
             counters: Counters::default(),
@@ -163,11 +163,6 @@ impl LockTable {
     /// A new owner without locks.
     pub(crate) fn register(&self, info: OwnerInfo) -> Arc<Owner> {
         Arc::new(Owner::new(info))
-    }
-
-    /// Ticket of a request that waits. The caller holds the stripes in whose queues it goes.
-    fn ticket(&self) -> u64 {
-        self.tickets.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Does what takes locks that were granted in an earlier life of the database: it could not be opened without them.
@@ -227,6 +222,11 @@ impl LockTable {
             }
             Attempt::Blocked => {
                 let request = self.request(owner, &wanted, index);
+                if let Span::Key(key) = &request.span
+                    && !stripe.is_blocked(&wanted, request.ticket)
+                {
+                    return self.pass(&mut stripe, &request, key);
+                }
                 let Wait::Upto(limit) = wait else {
                     drop(stripe);
                     return Err(self.refusal(&request));
@@ -262,15 +262,18 @@ impl LockTable {
                 Ok(Grant { waited: false, fresh: false })
             }
             Attempt::Free { fresh } => {
-                self.charge(cost(span))?;
                 let span = span.to_owned();
-                let held = Held { stripe: ALL_STRIPES, keyspace, span: span.clone() };
-                owner.hold(held).inspect_err(|_| self.uncharge(cost(wanted.span)))?;
+                self.hold(owner, Held { stripe: ALL_STRIPES, keyspace, span: span.clone() })?;
                 range::insert(&mut stripes, owner, keyspace, span, mode);
                 Ok(Grant { waited: false, fresh })
             }
             Attempt::Blocked => {
                 let request = self.request(owner, &wanted, ALL_STRIPES);
+                if !range::is_blocked(&stripes, &wanted, request.ticket) {
+                    self.hold(owner, request.held())?;
+                    range::insert(&mut stripes, owner, keyspace, request.span.clone(), mode);
+                    return Ok(Grant { waited: false, fresh: true });
+                }
                 let Wait::Upto(limit) = wait else {
                     drop(stripes);
                     return Err(self.refusal(&request));
@@ -284,7 +287,29 @@ impl LockTable {
     }
 
     fn request(&self, owner: &Arc<Owner>, wanted: &Wanted<'_>, stripe: u32) -> Arc<Request> {
-        Arc::new(Request::new(self.ticket(), owner, wanted, stripe, self.clock.now()))
+        let arrival = self.arrivals.fetch_add(1, Ordering::Relaxed);
+        Arc::new(Request::new(arrival, owner, wanted, stripe, self.clock.now()))
+    }
+
+    /// Grants a request for a key that has all who are in its way behind it.
+    #[cold]
+    fn pass(&self, stripe: &mut Stripe, request: &Request, key: &Arc<[u8]>) -> Result<Grant> {
+        let (owner, keyspace) = (&request.owner, request.keyspace);
+        let fresh = stripe.mode_of(owner.id(), keyspace, key).is_none();
+        if fresh {
+            self.hold(owner, request.held())?;
+        } else {
+            owner.check_open()?;
+        }
+        stripe.insert(owner, keyspace, key, request.mode);
+        Ok(Grant { waited: false, fresh })
+    }
+
+    /// Counts a lock and gives it to its owner. The caller adds the owner to the stripes.
+    fn hold(&self, owner: &Owner, held: Held) -> Result<()> {
+        let bytes = cost(held.span.as_ref());
+        self.charge(bytes)?;
+        owner.hold(held).inspect_err(|_| self.uncharge(bytes))
     }
 
     fn begin_wait(&self, request: &Arc<Request>) -> Result<()> {

@@ -30,6 +30,12 @@ impl World {
         at
     }
 
+    /// Adds an owner that has a lock of its own, so that others who have do not pass it, and that waits for this.
+    fn add_holder(&mut self, what: &str) {
+        let at = self.add(&format!("x own{}", self.owners.len()));
+        self.waits(at, what);
+    }
+
     fn take(&mut self, at: usize, what: &str) {
         self.requests[at] = self.kernel.request(&self.owners[at], what);
     }
@@ -151,8 +157,8 @@ fn a_search_looks_at_each_holder_and_each_waiter_a_few_times_at_most() {
         for at in 0..600 {
             world.takes(at, if at < 300 { "s left" } else { "s right" });
         }
-        world.add("x left");
-        world.add("x right");
+        world.add_holder("x left");
+        world.add_holder("x right");
         for at in 1..600 {
             let wanted = wanted[at % wanted.len()];
             world.waits(at, &format!("{wanted} {}", if at < 300 { "right" } else { "left" }));
@@ -166,11 +172,11 @@ fn a_search_looks_at_each_holder_and_each_waiter_a_few_times_at_most() {
         for _ in 0..300 {
             world.add("s left");
         }
-        world.add("x left");
+        world.add_holder("x left");
         for at in 0..300 {
-            let last = world.add(&format!("s own{at}"));
+            let last = world.add(&format!("s next{at}"));
             world.waits(last, &format!("{} left", wanted[at % wanted.len()]));
-            world.waits(at, &format!("x own{at}"));
+            world.waits(at, &format!("x next{at}"));
         }
         let first = world.add("x start");
         world.waits(first, "x left");
@@ -213,6 +219,8 @@ fn requests_that_gave_up_hide_nobody() {
         let mut world = World::new(5);
         world.takes(0, "s k");
         world.takes(1, "x m");
+        world.takes(2, "x o");
+        world.takes(3, "x p");
         if with_range {
             world.takes(4, "x y..z");
         }
@@ -232,6 +240,8 @@ fn requests_that_gave_up_hide_nobody() {
 fn a_range_ahead_is_seen_from_every_stripe() {
     let mut world = World::new(3);
     world.takes(0, "s b");
+    world.takes(1, "x f");
+    world.takes(2, "x h");
     world.waits(1, "x b");
     world.waits(2, "s a..c");
     world.waits(0, "x a..b");
