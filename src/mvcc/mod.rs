@@ -45,7 +45,7 @@ use crate::base::sync::{Mutex, Rank};
 use crate::base::types::{KeyspaceId, SeqNo};
 use crate::engine::{Bounds, Core, KeyspaceCore, LockWait, PinKind, Registration, VersionedStore};
 use gate::Gate;
-use locks::{LockOptions, LockTable, OwnerInfo, Wait};
+use locks::{LockOptions, LockTable, Owner, OwnerInfo, Wait};
 use prepared::PreparedStore;
 use ssi::{Ssi, Tracker};
 use std::collections::{BTreeMap, HashMap};
@@ -247,6 +247,14 @@ impl Transactions {
             self.locks
                 .acquire_range(&shared.owner, keyspace.id, start, end, Mode::Exclusive, wait)
                 .map(|_| ())
+        })
+    }
+
+    /// Locks the record of a session, which stands for its turn, however long that takes.
+    fn lock_turn(&self, owner: &Arc<Owner>, keyspace: KeyspaceId, record: &[u8]) -> Result<()> {
+        let wait = LockWait::Timeout(Duration::MAX);
+        self.locked(wait, |wait| {
+            self.locks.acquire(owner, keyspace, record, Mode::Exclusive, wait).map(|_| ())
         })
     }
 

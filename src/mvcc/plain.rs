@@ -2,7 +2,7 @@
 //! they lock their keys in order, wait, take part in deadlock detection, and are seen by SERIALIZABLE transactions.
 
 use super::Transactions;
-use super::locks::{Mode, OwnerInfo};
+use super::locks::{Mode, Owner, OwnerInfo};
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::types::{KeyspaceId, SeqNo};
 use crate::engine::{Durability, LockWait, VersionedStore};
@@ -38,36 +38,78 @@ impl Transactions {
         wait: LockWait,
     ) -> Result<SeqNo> {
         if let Some(_pass) = self.gate.pass() {
-            let frozen = batch.freeze();
-            return self
-                .core
-                .timed_write(|| self.core.commit_batch(&frozen, batch.keyspaces(), durability, &|_| Ok(())));
+            return self.write_freely(batch, durability);
         }
         self.write_locked(batch, durability, wait)
     }
 
+    /// Runs `write`, which calls [`write_as`](Transactions::write_as), while its owner holds this key alone: however long
+    /// that takes, unless it is the victim of a deadlock.
+    pub(crate) fn holding<T>(
+        &self,
+        keyspace: KeyspaceId,
+        key: &[u8],
+        write: impl FnOnce(&Arc<Owner>) -> Result<T>,
+    ) -> Result<T> {
+        let owner = self.plain_owner();
+        let result = self.lock_turn(&owner, keyspace, key).and_then(|()| write(&owner));
+        self.locks.release_all(&owner);
+        result
+    }
+
+    /// Commits a batch for an owner that holds locks already.
+    pub(crate) fn write_as(
+        &self,
+        owner: &Arc<Owner>,
+        batch: &BatchBuilder,
+        durability: Durability,
+        wait: LockWait,
+    ) -> Result<SeqNo> {
+        match self.gate.pass() {
+            Some(_pass) => self.write_freely(batch, durability),
+            None => self.write_owned(owner, batch, durability, wait),
+        }
+    }
+
+    fn write_freely(&self, batch: &BatchBuilder, durability: Durability) -> Result<SeqNo> {
+        let frozen = batch.freeze();
+        self.core.timed_write(|| self.core.commit_batch(&frozen, batch.keyspaces(), durability, &|_| Ok(())))
+    }
+
     fn write_locked(&self, batch: &BatchBuilder, durability: Durability, wait: LockWait) -> Result<SeqNo> {
+        let owner = self.plain_owner();
+        let result = self.write_owned(&owner, batch, durability, wait);
+        self.locks.release_all(&owner);
+        result
+    }
+
+    fn plain_owner(&self) -> Arc<Owner> {
+        self.locks.register(OwnerInfo {
+            id: self.new_id(),
+            label: Some(Arc::from(LABEL)),
+            level: "plain",
+            priority: 0,
+            started: self.now(),
+        })
+    }
+
+    fn write_owned(
+        &self,
+        owner: &Arc<Owner>,
+        batch: &BatchBuilder,
+        durability: Durability,
+        wait: LockWait,
+    ) -> Result<SeqNo> {
         let malformed = |_| Error::new(ErrorKind::InvalidArgument, "a batch that was not encoded here");
         let mut keys = ops(batch.bytes())
             .and_then(|ops| ops.map(|op| op.map(|op| (op.keyspace, op.key))).collect::<Result<Vec<_>, _>>())
             .map_err(malformed)?;
         keys.sort_unstable();
         keys.dedup();
-        let id = self.new_id();
-        let owner = self.locks.register(OwnerInfo {
-            id,
-            label: Some(Arc::from(LABEL)),
-            level: "plain",
-            priority: 0,
-            started: self.now(),
-        });
-        let locked = keys.iter().try_for_each(|(keyspace, key)| {
-            let acquire =
-                |wait| self.locks.acquire(&owner, *keyspace, key, Mode::Exclusive, wait).map(|_| ());
+        keys.iter().try_for_each(|(keyspace, key)| {
+            let acquire = |wait| self.locks.acquire(owner, *keyspace, key, Mode::Exclusive, wait).map(|_| ());
             self.locked(wait, acquire)
-        });
-        let result = locked.and_then(|()| self.commit_batch(batch, durability, None, id));
-        self.locks.release_all(&owner);
-        result
+        })?;
+        self.commit_batch(batch, durability, None, owner.id())
     }
 }

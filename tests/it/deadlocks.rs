@@ -179,3 +179,21 @@ fn a_deadlock_with_a_plain_write_is_found_by_the_request_that_closes_it() {
         &[(0, "put d"), (1, "put c"), (2, "plain b c d"), (0, "put b"), (1, "commit")],
     );
 }
+
+/// The turn of a session is a lock like others.
+#[test]
+fn a_deadlock_through_the_turn_of_a_session_is_found_by_the_request_that_closes_it() {
+    check("a batch that has the turn", &[(0, "put a"), (1, "session a z"), (0, "commit session")]);
+    check("a batch that waits behind its lock", &[(0, "put z"), (1, "session a z"), (0, "commit session")]);
+    check(
+        "a commit that has the turn",
+        &[
+            (0, "optimistic"),
+            (0, "put a"),
+            (0, "put z"),
+            (1, "put z"),
+            (0, "commit session"),
+            (1, "commit session"),
+        ],
+    );
+}
