@@ -171,6 +171,8 @@ impl Transactions {
         }
         if expires_at.is_some() {
             self.expiring.fetch_add(1, Ordering::AcqRel);
+            let transactions = Arc::downgrade(self);
+            self.locks.set_alarm(move |now| transactions.upgrade()?.expire_due(now));
         }
         self.open.lock().insert(id, Arc::clone(&shared));
         self.counters.begun.add(1);
@@ -258,25 +260,12 @@ impl Transactions {
         })
     }
 
-    /// Takes a lock by `acquire`, in pieces of time where a holder may expire meanwhile.
+    /// Takes a lock by `acquire`.
     fn locked(&self, wait: LockWait, acquire: impl Fn(Wait) -> Result<()>) -> Result<()> {
-        let timeout = match wait {
-            LockWait::NoWait => return self.without_expired(|| acquire(Wait::No)),
-            LockWait::Default => self.core.options.lock_timeout,
-            LockWait::Timeout(timeout) => timeout,
-        };
-        if self.expiring.load(Ordering::Acquire) == 0 {
-            return acquire(Wait::Upto(timeout));
-        }
-        let deadline = self.now().saturating_add(timeout);
-        loop {
-            self.expire_due();
-            let left = deadline.saturating_sub(self.now());
-            let slice = self.until_next_expiry().map_or(left, |next| next.min(left));
-            match acquire(Wait::Upto(slice)) {
-                Err(error) if error.kind() == ErrorKind::LockTimeout && slice < left => {}
-                other => return other,
-            }
+        match wait {
+            LockWait::NoWait => self.without_expired(|| acquire(Wait::No)),
+            LockWait::Default => acquire(Wait::Upto(self.core.options.lock_timeout)),
+            LockWait::Timeout(timeout) => acquire(Wait::Upto(timeout)),
         }
     }
 
@@ -285,26 +274,24 @@ impl Transactions {
             Err(error)
                 if error.kind() == ErrorKind::LockTimeout && self.expiring.load(Ordering::Acquire) > 0 =>
             {
-                self.expire_due();
+                self.expire_due(self.now());
                 acquire()
             }
             other => other,
         }
     }
 
-    /// Time until the next transaction expires.
-    fn until_next_expiry(&self) -> Option<Duration> {
-        let now = self.now();
+    /// Rolls back what was open for longer than it asked for; says when the next transaction expires.
+    fn expire_due(&self, now: Duration) -> Option<Duration> {
+        if self.expiring.load(Ordering::Acquire) == 0 {
+            return None;
+        }
         let open = self.open.lock();
-        let next = open.values().filter_map(|shared| shared.expires_at).filter(|at| *at > now).min();
-        next.map(|at| at.saturating_sub(now))
-    }
-
-    /// Rolls back what was open for longer than it asked for.
-    fn expire_due(&self) {
-        let now = self.now();
-        let is_due = |shared: &&Arc<Shared>| shared.expires_at.is_some_and(|at| at <= now);
-        let due: Vec<Arc<Shared>> = self.open.lock().values().filter(is_due).cloned().collect();
+        let expiring = || open.values().filter_map(|shared| Some((shared.expires_at?, shared)));
+        let due = expiring().filter(|(at, _)| *at <= now).map(|(_, shared)| Arc::clone(shared));
+        let (due, next) =
+            (due.collect::<Vec<_>>(), expiring().map(|(at, _)| at).filter(|at| *at > now).min());
+        drop(open);
         for shared in due {
             if shared.fate.expire() {
                 self.counters.expired.add(1);
@@ -312,6 +299,7 @@ impl Transactions {
                 self.locks.release_all(&shared.owner);
             }
         }
+        next
     }
 
     // What READ UNCOMMITTED sees.

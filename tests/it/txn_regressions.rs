@@ -2,9 +2,9 @@
 
 use esker::env::{Env, Fault, FaultFs, FaultRule, MemFs, Op};
 use esker::{Db, ErrorKind, Isolation, Options, TransactionOptions};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// More than a segment of the log holds.
@@ -69,6 +69,34 @@ fn a_transaction_that_expires_while_it_waits_says_so() {
     let error = waiter.put(&ks, "x", "waiter").expect_err("the lock is held");
     assert_eq!(error.kind(), ErrorKind::TransactionFailed, "{error}");
     assert_eq!(kind(waiter.commit()), Some(ErrorKind::TransactionFailed));
+    holder.commit().expect("commit");
+}
+
+/// Waiters used to leave the queue whenever somebody might expire, and to come back at its end.
+#[test]
+fn a_wait_is_one_wait_whoever_expires_meanwhile() {
+    let db = World::new().open();
+    let ks = db.default_keyspace();
+    let expiring = |age: u64| {
+        let options = TransactionOptions::new(Isolation::ReadCommitted);
+        db.begin_with(options.expires_after(Duration::from_millis(age))).expect("begin")
+    };
+    let idle: Vec<_> = [20, 50, 90].into_iter().map(expiring).collect();
+    let mut holder = db.begin(Isolation::ReadCommitted).expect("begin");
+    holder.put(&ks, "x", "holder").expect("put");
+    let options = TransactionOptions::new(Isolation::ReadCommitted);
+    let mut waiter = db.begin_with(options.lock_timeout(Duration::from_millis(200))).expect("begin");
+    assert_eq!(kind(waiter.put(&ks, "x", "waiter")), Some(ErrorKind::LockTimeout));
+    let locks = db.transaction_stats().locks;
+    assert_eq!((locks.waits, locks.timeouts), (1, 1));
+    assert_eq!(db.transaction_stats().expired, 3);
+    drop(idle);
+    // The same when it is the holder who expires, and began to be one meanwhile.
+    let mut late = expiring(100);
+    late.put(&ks, "y", "late").expect("put");
+    db.put("y", "1").expect("the holder expires");
+    let locks = db.transaction_stats().locks;
+    assert_eq!((locks.waits, locks.timeouts), (2, 1));
     holder.commit().expect("commit");
 }
 

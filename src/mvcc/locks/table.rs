@@ -73,6 +73,10 @@ pub(crate) struct WaitingFor {
     pub(crate) waited: Duration,
 }
 
+/// What waiting threads do for others: called with the time, it does what is due and says when it wants to be called
+/// again.
+pub(super) type Alarm = Box<dyn Fn(Duration) -> Option<Duration> + Send + Sync>;
+
 /// Gives keyspaces their names, for reports.
 pub(super) type Namer = Box<dyn Fn(KeyspaceId) -> Option<String> + Send + Sync>;
 
@@ -110,6 +114,7 @@ pub(crate) struct LockTable {
     pub(super) counters: Counters,
     pub(super) detector: Mutex<Detector>,
     namer: OnceLock<Namer>,
+    pub(super) alarm: OnceLock<Alarm>,
 }
 
 #[derive(Debug, Default)]
@@ -144,6 +149,7 @@ impl LockTable {
             counters: Counters::default(),
             detector: Mutex::new(Rank::LockGraph, Detector::default()),
             namer: OnceLock::new(),
+            alarm: OnceLock::new(),
         }
     }
 
@@ -152,6 +158,13 @@ impl LockTable {
     pub(crate) fn set_namer(&self, namer: impl Fn(KeyspaceId) -> Option<String> + Send + Sync + 'static) {
         // A second one is ignored: names would be the same.
         let _ = self.namer.set(Box::new(namer));
+    }
+
+    /// Sets, once, what waiting threads do for others, such as to end who holds locks for too long. It is called with no
+    /// mutex held, and may use this table.
+    pub(crate) fn set_alarm(&self, alarm: impl Fn(Duration) -> Option<Duration> + Send + Sync + 'static) {
+        // A second one is ignored: it would do the same.
+        let _ = self.alarm.set(Box::new(alarm));
     }
 
     /// Fills in the keyspace's name.

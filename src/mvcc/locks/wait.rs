@@ -63,11 +63,12 @@ impl LockTable {
         self.break_deadlocks(&request.owner);
         loop {
             let before = self.clock.now();
+            let due = self.alarm.get().and_then(|alarm| alarm(before)).unwrap_or(Duration::MAX);
             let ended = if before >= deadline { request.owner.give_up() } else { request.owner.outcome() };
             if before >= deadline || !matches!(ended, Outcome::Waiting) {
                 return ended;
             }
-            let step = deadline.min(next_look).saturating_sub(before).max(Duration::from_micros(1));
+            let step = deadline.min(next_look).min(due).saturating_sub(before).max(Duration::from_micros(1));
             let sleep = if is_standing { STANDING_SLEEP } else { step };
             let ended = request.owner.sleep(sleep);
             if !matches!(ended, Outcome::Waiting) {
