@@ -12,6 +12,7 @@
 //! Rank 5: uses the engine through its versioned store and knows nothing of logs, tables or compaction.
 
 mod commit;
+mod committing;
 mod error;
 mod gate;
 mod info;
@@ -262,7 +263,10 @@ impl Transactions {
 
     /// Takes a lock by `acquire`.
     fn locked(&self, wait: LockWait, acquire: impl Fn(Wait) -> Result<()>) -> Result<()> {
+        let is_inside = gate::is_passing() || committing::is_committing();
         match wait {
+            // A listener, on the thread of a write that cannot end before it.
+            _ if is_inside => self.without_expired(|| acquire(Wait::No)),
             LockWait::NoWait => self.without_expired(|| acquire(Wait::No)),
             LockWait::Default => acquire(Wait::Upto(self.core.options.lock_timeout)),
             LockWait::Timeout(timeout) => acquire(Wait::Upto(timeout)),

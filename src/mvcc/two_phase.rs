@@ -4,6 +4,7 @@
 //! visible to READ UNCOMMITTED, SERIALIZABLE transactions take it into account, and it is never the victim of a
 //! deadlock. At open all of that is made again from the records.
 
+use super::committing::committing;
 use super::error::serialization;
 use super::locks::{Mode, OwnerInfo, Wait};
 use super::prepared::{self, PreparedLock, PreparedRecord, PreparedScope, PreparedStore};
@@ -139,7 +140,8 @@ impl Transactions {
             Ok(())
         };
         let frozen = batch.freeze();
-        let committed = self.core.commit_batch(&frozen, batch.keyspaces(), Durability::Disk, &check);
+        let commit = || self.core.commit_batch(&frozen, batch.keyspaces(), Durability::Disk, &check);
+        let committed = committing(commit);
         drop(unsettled.take());
         if committed.is_err() {
             // Still prepared, as after a crash.
