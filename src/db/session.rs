@@ -147,9 +147,12 @@ impl Session {
         let mut batch = self.builder_of(batch)?;
         let core = self.handle.core();
         let durability = core.durability(options.durability);
-        let stamped = self.session.commit_through(core, durability, |stamp| {
-            stamp.add(&mut batch)?;
-            self.handle.txns().write(&batch, durability, options.lock_wait)
+        let (keyspace, record) = self.session.turn(core, durability)?;
+        let stamped = self.handle.txns().holding(keyspace, record, |owner| {
+            self.session.commit_through(core, durability, |stamp| {
+                stamp.add(&mut batch)?;
+                self.handle.txns().write_as(owner, &batch, durability, options.lock_wait)
+            })
         })?;
         Ok(stamped.into())
     }
@@ -157,7 +160,8 @@ impl Session {
     /// Commits a transaction as the session's next operation: its writes and the serial number survive together.
     ///
     /// Waits for the session's turn with the transaction's locks in hand. If the operation that has the turn waits for
-    /// one of these locks, only the lock timeout ends it: turns take no part in the detection of deadlocks.
+    /// one of these locks, that is a deadlock, and one of the two is its victim: the turn is a lock of the session's
+    /// record. Waiting for a turn has no timeout of its own; the operation that has it ends in its own time.
     ///
     /// # Errors
     /// See [`commit`](Session::commit) and [`Transaction::commit`].
@@ -170,6 +174,8 @@ impl Session {
         }
         let core = self.handle.core();
         let durability = core.durability(transaction.txn.options().durability);
+        let (keyspace, record) = self.session.turn(core, durability)?;
+        transaction.txn.lock_turn(keyspace, record)?;
         let commit =
             |stamp: &Stamp<'_>| transaction.txn.commit_with(Some(durability), |batch| stamp.add(batch));
         Ok(self.session.commit_through(core, durability, commit)?.into())

@@ -160,7 +160,8 @@ impl fmt::Display for Event {
 ///
 /// Keep it short. It may read, and drop handles; what waits for background work (`flush`, `compact`, `close` and so on)
 /// is refused on a background thread, and a write may have to wait there for the very thread it is on, up to the stall
-/// timeout. A panic in it is caught and poisons the engine.
+/// timeout. On the thread of a write nothing waits for a lock of a transaction, because whoever holds it may be that
+/// write, or wait for it: a locked key is `LockTimeout` at once. A panic in it is caught and poisons the engine.
 pub trait EventListener: Send + Sync {
     /// Called for each event.
     fn on_event(&self, event: &Event);

@@ -2,6 +2,7 @@
 //! order of commits, and only after it is visible the end of its locks.
 
 use super::Transactions;
+use super::committing::committing;
 use super::error::serialization;
 use super::locks::Mode;
 use super::ssi::{Tracker, WriteKeys};
@@ -136,8 +137,8 @@ impl Transactions {
             let checked = self.ssi.check_and_record(tracker, &keys, seq, self.core.visible_seq());
             checked.map_err(|danger| serialization(&danger, id))
         };
-        let committed =
-            self.core.timed_write(|| self.core.commit_batch(&frozen, batch.keyspaces(), durability, &check));
+        let commit = || self.core.commit_batch(&frozen, batch.keyspaces(), durability, &check);
+        let committed = committing(|| self.core.timed_write(commit));
         if let (Err(error), Some(tracker)) = (&committed, tracker)
             && error.kind() != ErrorKind::Conflict
         {

@@ -12,6 +12,7 @@
 //! Rank 5: uses the engine through its versioned store and knows nothing of logs, tables or compaction.
 
 mod commit;
+mod committing;
 mod error;
 mod gate;
 mod info;
@@ -46,7 +47,7 @@ use crate::base::sync::{Mutex, Rank};
 use crate::base::types::{KeyspaceId, SeqNo};
 use crate::engine::{Bounds, Core, KeyspaceCore, LockWait, PinKind, Registration, VersionedStore};
 use gate::Gate;
-use locks::{LockOptions, LockTable, OwnerInfo, Wait};
+use locks::{LockOptions, LockTable, Owner, OwnerInfo, Wait};
 use prepared::PreparedStore;
 use ssi::{Ssi, Tracker};
 use std::collections::{BTreeMap, HashMap};
@@ -172,6 +173,8 @@ impl Transactions {
         }
         if expires_at.is_some() {
             self.expiring.fetch_add(1, Ordering::AcqRel);
+            let transactions = Arc::downgrade(self);
+            self.locks.set_alarm(move |now| transactions.upgrade()?.expire_due(now));
         }
         self.open.lock().insert(id, Arc::clone(&shared));
         self.counters.begun.add(1);
@@ -252,25 +255,23 @@ impl Transactions {
         })
     }
 
-    /// Takes a lock by `acquire`, in pieces of time where a holder may expire meanwhile.
+    /// Locks the record of a session, which stands for its turn, however long that takes.
+    fn lock_turn(&self, owner: &Arc<Owner>, keyspace: KeyspaceId, record: &[u8]) -> Result<()> {
+        let wait = LockWait::Timeout(Duration::MAX);
+        self.locked(wait, |wait| {
+            self.locks.acquire(owner, keyspace, record, Mode::Exclusive, wait).map(|_| ())
+        })
+    }
+
+    /// Takes a lock by `acquire`.
     fn locked(&self, wait: LockWait, acquire: impl Fn(Wait) -> Result<()>) -> Result<()> {
-        let timeout = match wait {
-            LockWait::NoWait => return self.without_expired(|| acquire(Wait::No)),
-            LockWait::Default => self.core.options.lock_timeout,
-            LockWait::Timeout(timeout) => timeout,
-        };
-        if self.expiring.load(Ordering::Acquire) == 0 {
-            return acquire(Wait::Upto(timeout));
-        }
-        let deadline = self.now().saturating_add(timeout);
-        loop {
-            self.expire_due();
-            let left = deadline.saturating_sub(self.now());
-            let slice = self.until_next_expiry().map_or(left, |next| next.min(left));
-            match acquire(Wait::Upto(slice)) {
-                Err(error) if error.kind() == ErrorKind::LockTimeout && slice < left => {}
-                other => return other,
-            }
+        let is_inside = gate::is_passing() || committing::is_committing();
+        match wait {
+            // A listener, on the thread of a write that cannot end before it.
+            _ if is_inside => self.without_expired(|| acquire(Wait::No)),
+            LockWait::NoWait => self.without_expired(|| acquire(Wait::No)),
+            LockWait::Default => acquire(Wait::Upto(self.core.options.lock_timeout)),
+            LockWait::Timeout(timeout) => acquire(Wait::Upto(timeout)),
         }
     }
 
@@ -279,26 +280,24 @@ impl Transactions {
             Err(error)
                 if error.kind() == ErrorKind::LockTimeout && self.expiring.load(Ordering::Acquire) > 0 =>
             {
-                self.expire_due();
+                self.expire_due(self.now());
                 acquire()
             }
             other => other,
         }
     }
 
-    /// Time until the next transaction expires.
-    fn until_next_expiry(&self) -> Option<Duration> {
-        let now = self.now();
+    /// Rolls back what was open for longer than it asked for; says when the next transaction expires.
+    fn expire_due(&self, now: Duration) -> Option<Duration> {
+        if self.expiring.load(Ordering::Acquire) == 0 {
+            return None;
+        }
         let open = self.open.lock();
-        let next = open.values().filter_map(|shared| shared.expires_at).filter(|at| *at > now).min();
-        next.map(|at| at.saturating_sub(now))
-    }
-
-    /// Rolls back what was open for longer than it asked for.
-    fn expire_due(&self) {
-        let now = self.now();
-        let is_due = |shared: &&Arc<Shared>| shared.expires_at.is_some_and(|at| at <= now);
-        let due: Vec<Arc<Shared>> = self.open.lock().values().filter(is_due).cloned().collect();
+        let expiring = || open.values().filter_map(|shared| Some((shared.expires_at?, shared)));
+        let due = expiring().filter(|(at, _)| *at <= now).map(|(_, shared)| Arc::clone(shared));
+        let (due, next) =
+            (due.collect::<Vec<_>>(), expiring().map(|(at, _)| at).filter(|at| *at > now).min());
+        drop(open);
         for shared in due {
             if shared.fate.expire() {
                 self.counters.expired.add(1);
@@ -306,6 +305,7 @@ impl Transactions {
                 self.locks.release_all(&shared.owner);
             }
         }
+        next
     }
 
     // What READ UNCOMMITTED sees.

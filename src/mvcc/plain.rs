@@ -38,36 +38,77 @@ impl Transactions {
         wait: LockWait,
     ) -> Result<SeqNo> {
         if let Some(_pass) = self.gate.pass() {
-            let frozen = batch.freeze();
-            return self
-                .core
-                .timed_write(|| self.core.commit_batch(&frozen, batch.keyspaces(), durability, &|_| Ok(())));
+            return self.write_freely(batch, durability);
         }
         self.write_locked(batch, durability, wait)
     }
 
+    /// Runs `write`, which calls [`write_as`](Transactions::write_as), while its owner holds this key alone: however long
+    /// that takes, unless it is the victim of a deadlock.
+    pub(crate) fn holding<T>(
+        &self,
+        keyspace: KeyspaceId,
+        key: &[u8],
+        write: impl FnOnce(&Arc<Owner>) -> Result<T>,
+    ) -> Result<T> {
+        let held = self.plain_owner();
+        self.lock_turn(&held.owner, keyspace, key)?;
+        write(&held.owner)
+    }
+
+    /// Commits a batch for an owner that holds locks already.
+    pub(crate) fn write_as(
+        &self,
+        owner: &Arc<Owner>,
+        batch: &BatchBuilder,
+        durability: Durability,
+        wait: LockWait,
+    ) -> Result<SeqNo> {
+        match self.gate.pass() {
+            Some(_pass) => self.write_freely(batch, durability),
+            None => self.write_owned(owner, batch, durability, wait),
+        }
+    }
+
+    fn write_freely(&self, batch: &BatchBuilder, durability: Durability) -> Result<SeqNo> {
+        let frozen = batch.freeze();
+        self.core.timed_write(|| self.core.commit_batch(&frozen, batch.keyspaces(), durability, &|_| Ok(())))
+    }
+
     fn write_locked(&self, batch: &BatchBuilder, durability: Durability, wait: LockWait) -> Result<SeqNo> {
+        let held = self.plain_owner();
+        self.write_owned(&held.owner, batch, durability, wait)
+    }
+
+    fn plain_owner(&self) -> Held<'_> {
+        let owner = self.locks.register(OwnerInfo {
+            id: self.new_id(),
+            label: Some(Arc::from(LABEL)),
+            level: "plain",
+            priority: 0,
+            started: self.now(),
+        });
+        Held { locks: &self.locks, owner }
+    }
+
+    fn write_owned(
+        &self,
+        owner: &Arc<Owner>,
+        batch: &BatchBuilder,
+        durability: Durability,
+        wait: LockWait,
+    ) -> Result<SeqNo> {
         let malformed = |_| Error::new(ErrorKind::InvalidArgument, "a batch that was not encoded here");
         let mut keys = ops(batch.bytes())
             .and_then(|ops| ops.map(|op| op.map(|op| (op.keyspace, op.key))).collect::<Result<Vec<_>, _>>())
             .map_err(malformed)?;
         keys.sort_unstable();
         keys.dedup();
-        let id = self.new_id();
-        let owner = self.locks.register(OwnerInfo {
-            id,
-            label: Some(Arc::from(LABEL)),
-            level: "plain",
-            priority: 0,
-            started: self.now(),
-        });
-        let held = Held { locks: &self.locks, owner };
-        let locked = keys.iter().try_for_each(|(keyspace, key)| {
-            let acquire =
-                |wait| self.locks.acquire(&held.owner, *keyspace, key, Mode::Exclusive, wait).map(|_| ());
+        keys.iter().try_for_each(|(keyspace, key)| {
+            let acquire = |wait| self.locks.acquire(owner, *keyspace, key, Mode::Exclusive, wait).map(|_| ());
             self.locked(wait, acquire)
-        });
-        locked.and_then(|()| self.commit_batch(batch, durability, None, id))
+        })?;
+        self.commit_batch(batch, durability, None, owner.id())
     }
 }
 

@@ -4,8 +4,10 @@
 //! its batch. So the record is exactly as old as the data: whatever a recovery shows of a session's operations, the
 //! record says which they are. A session that is not open is a record and nothing else.
 //!
-//! A session's commits follow one another, in the order of their serials: each has its turn. A turn is not a lock
-//! that is held, because a commit waits for others and may call the listener.
+//! A session's commits follow one another, in the order of their serials: each has its turn. Whoever wants one first
+//! locks the session's record in the lock table of transactions ([`SessionCore::turn`]) and keeps it as long as the locks
+//! of what it commits. So a commit that waits for its turn with locks in hand is a waiter like any other, also in the
+//! search for deadlocks. Behind that lock the turn itself is only waited for until the one before has noted its number.
 
 use super::record::{SystemRecord, seal, unseal};
 use crate::base::error::{Error, ErrorKind, Result};
@@ -225,6 +227,14 @@ impl SessionCore {
         self.state.lock().serial
     }
 
+    /// The record that a commit locks before it asks for its turn. Creates the system keyspace if need be.
+    pub(crate) fn turn(&self, core: &Arc<Core>, durability: Durability) -> Result<(KeyspaceId, &[u8])> {
+        check_durability(durability)?;
+        let known = self.state.lock().keyspace;
+        let keyspace = known.map_or_else(|| created(core), Ok)?;
+        Ok((keyspace, &self.key))
+    }
+
     /// Takes the next serial number for a commit that `commit` makes, with the stamp in its batch. The number is used
     /// up only if that succeeds. Other commits of the session wait meanwhile; no lock is held.
     pub(crate) fn commit_through(
@@ -233,12 +243,7 @@ impl SessionCore {
         durability: Durability,
         commit: impl FnOnce(&Stamp<'_>) -> Result<SeqNo>,
     ) -> Result<Stamped> {
-        if durability == Durability::Memory {
-            return Err(Error::new(
-                ErrorKind::InvalidArgument,
-                "a session's operations cannot have durability Memory: what survives would not be a prefix of them",
-            ));
-        }
+        check_durability(durability)?;
         let turn = self.take_turn()?;
         let keyspace = match turn.keyspace {
             Some(id) => id,
@@ -309,6 +314,15 @@ impl Drop for Turn<'_> {
         drop(state);
         self.session.turn_ended.notify_all();
     }
+}
+
+fn check_durability(durability: Durability) -> Result<()> {
+    if durability != Durability::Memory {
+        return Ok(());
+    }
+    let message =
+        "a session's operations cannot have durability Memory: what survives would not be a prefix of them";
+    Err(Error::new(ErrorKind::InvalidArgument, message))
 }
 
 /// The number of the system keyspace, created if need be.

@@ -4,6 +4,7 @@
 //! visible to READ UNCOMMITTED, SERIALIZABLE transactions take it into account, and it is never the victim of a
 //! deadlock. At open all of that is made again from the records.
 
+use super::committing::committing;
 use super::error::serialization;
 use super::locks::{Mode, Owner, OwnerInfo, Wait};
 use super::prepared::{self, PreparedLock, PreparedRecord, PreparedScope, PreparedStore};
@@ -137,8 +138,8 @@ impl Transactions {
             Ok(())
         };
         let frozen = batch.freeze();
-        let committed = self.core.commit_batch(&frozen, batch.keyspaces(), Durability::Disk, &check);
-        let seq = committed.inspect_err(|_| self.ssi.withdraw_prepared(id))?;
+        let commit = || self.core.commit_batch(&frozen, batch.keyspaces(), Durability::Disk, &check);
+        let seq = committing(commit).inspect_err(|_| self.ssi.withdraw_prepared(id))?;
         self.ssi.made_prepared(id, seq);
         self.counters.committed.add(1);
         // Before the name is free for another one.

@@ -372,6 +372,13 @@ impl Txn {
         self.check_reader()
     }
 
+    /// Locks the record of a session, for a commit of this transaction as one of its operations.
+    pub(crate) fn lock_turn(&self, keyspace: KeyspaceId, record: &[u8]) -> Result<()> {
+        self.check_usable()?;
+        let locked = self.manager.lock_turn(&self.shared.owner, keyspace, record);
+        locked.map_err(|error| self.failed(error))
+    }
+
     pub(super) fn lock_range(&self, keyspace: &Arc<KeyspaceCore>, bounds: &Bounds) -> Result<()> {
         keyspace.check_exists()?;
         self.manager.lock_range(&self.shared, keyspace, bounds, self.options.lock_wait)?;

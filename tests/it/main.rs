@@ -6,6 +6,7 @@
 
 mod crash;
 mod damage;
+mod deadlocks;
 mod examples;
 mod faults;
 mod history;

@@ -1,10 +1,10 @@
 //! Defects of the transaction layer that were found once and must not come back.
 
 use esker::env::{Clock, Env, Fault, FaultFs, FaultRule, MemFs, Op};
-use esker::{Db, ErrorKind, Isolation, LockWait, Options, TransactionOptions, WriteOptions};
-use std::sync::Arc;
+use esker::{Db, ErrorKind, Event, Isolation, LockWait, Options, TransactionOptions, WriteOptions};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// More than a segment of the log holds.
@@ -70,6 +70,77 @@ fn a_transaction_that_expires_while_it_waits_says_so() {
     assert_eq!(error.kind(), ErrorKind::TransactionFailed, "{error}");
     assert_eq!(kind(waiter.commit()), Some(ErrorKind::TransactionFailed));
     holder.commit().expect("commit");
+}
+
+/// Waiters used to leave the queue whenever somebody might expire, and to come back at its end.
+#[test]
+fn a_wait_is_one_wait_whoever_expires_meanwhile() {
+    let db = World::new().open();
+    let ks = db.default_keyspace();
+    let expiring = |age: u64| {
+        let options = TransactionOptions::new(Isolation::ReadCommitted);
+        db.begin_with(options.expires_after(Duration::from_millis(age))).expect("begin")
+    };
+    let idle: Vec<_> = [20, 50, 90].into_iter().map(expiring).collect();
+    let mut holder = db.begin(Isolation::ReadCommitted).expect("begin");
+    holder.put(&ks, "x", "holder").expect("put");
+    let options = TransactionOptions::new(Isolation::ReadCommitted);
+    let mut waiter = db.begin_with(options.lock_timeout(Duration::from_millis(200))).expect("begin");
+    assert_eq!(kind(waiter.put(&ks, "x", "waiter")), Some(ErrorKind::LockTimeout));
+    let locks = db.transaction_stats().locks;
+    assert_eq!((locks.waits, locks.timeouts), (1, 1));
+    assert_eq!(db.transaction_stats().expired, 3);
+    drop(idle);
+    // The same when it is the holder who expires, and began to be one meanwhile.
+    let mut late = expiring(100);
+    late.put(&ks, "y", "late").expect("put");
+    db.put("y", "1").expect("the holder expires");
+    let locks = db.transaction_stats().locks;
+    assert_eq!((locks.waits, locks.timeouts), (2, 1));
+    holder.commit().expect("commit");
+}
+
+/// A listener that wrote what its own thread was committing waited for itself until the lock timeout.
+#[test]
+fn a_listener_on_the_thread_of_a_commit_waits_for_no_lock() {
+    let world = World::new();
+    // The database while the listener is to write.
+    let seen: Arc<Mutex<Option<Db>>> = Arc::default();
+    let (sent, heard) = mpsc::channel();
+    let (shared, clock) = (Arc::clone(&seen), Arc::clone(&world.env.clock));
+    let listener = move |_: &Event| {
+        let Some(db) = shared.lock().expect("a database").take() else { return };
+        let before = clock.now();
+        let mut kinds = vec![kind(db.put("x", "listener"))];
+        let mut txn = db.begin(Isolation::ReadCommitted).expect("begin");
+        kinds.push(kind(txn.put(&db.default_keyspace(), "x", "listener")));
+        let _ = sent.send((kinds, clock.now() - before));
+    };
+    let db = world.options().listener(Arc::new(listener)).open("/db").expect("open");
+    let ks = db.default_keyspace();
+    let session = db.session("producer").expect("a session");
+    for how in ["commit", "prepared", "session"] {
+        // Until a commit has to wait for background work, which without threads it then does itself.
+        let of_commit = (0..1000).find_map(|_| {
+            let mut txn = db.begin(Isolation::ReadCommitted).expect("begin");
+            txn.put(&ks, "x", LARGE).expect("put");
+            if how == "prepared" {
+                txn.prepare("xid").expect("prepare");
+                *seen.lock().expect("the place") = Some(db.clone());
+                db.commit_prepared("xid").expect("commit");
+            } else {
+                *seen.lock().expect("the place") = Some(db.clone());
+                match how {
+                    "commit" => drop(txn.commit().expect("commit")),
+                    _ => drop(session.commit_transaction(txn).expect("commit")),
+                }
+            }
+            seen.lock().expect("the place").take();
+            heard.try_recv().ok()
+        });
+        let locked = Some(ErrorKind::LockTimeout);
+        assert_eq!(of_commit, Some((vec![locked, locked], Duration::ZERO)), "{how}");
+    }
 }
 
 #[test]

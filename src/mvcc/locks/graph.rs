@@ -1,8 +1,9 @@
 //! The wait-for graph: the search for a cycle, and a picture of all of it.
 
 use super::TxnId;
+use super::edges::Edge;
 use super::owner::Owner;
-use super::queue::{Edge, Request};
+use super::queue::Request;
 use super::report::{self, Link};
 use super::stripes::{self, Stripes};
 use super::table::LockTable;
@@ -23,9 +24,23 @@ pub(super) struct Detector {
 impl LockTable {
     /// Breaks the cycles that go through this waiting owner, one victim each.
     pub(super) fn break_deadlocks(&self, owner: &Arc<Owner>) {
+        // Most of those who begin to wait: they need not queue up for the detector.
+        if !owner.holds_any() {
+            return;
+        }
         let mut detector = self.detector.lock();
+        let search = || {
+            let mut steps = 0;
+            let cycle = stripes::find_cycle(&self.stripes, owner, &mut steps);
+            self.counters.searches.fetch_add(1, Ordering::Relaxed);
+            self.counters.search_steps.fetch_add(steps, Ordering::Relaxed);
+            cycle
+        };
         // Ends: each round takes a waiter out of the graph, or finds that one has left.
-        while let Some(cycle) = stripes::find_cycle(&self.stripes, owner) {
+        while let Some(cycle) = search() {
+            if cycle.iter().any(|link| !link.request.is_alive()) {
+                continue;
+            }
             let Some((at, why)) = report::choose(self.options.victim, &cycle) else { return };
             let Some(victim) = cycle.get(at) else { return };
             let report = Arc::new(self.report(&cycle, victim.owner().id(), why));
@@ -83,7 +98,7 @@ impl LockTable {
             blocker: edge.owner.id(),
             blocker_label: label(&edge.owner),
             blocked_by: self.named(edge.describe()),
-            granted: edge.granted,
+            granted: edge.granted(),
         }
     }
 }

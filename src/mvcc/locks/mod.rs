@@ -13,25 +13,27 @@
 //!
 //! # Waiting
 //!
-//! First come, first served: a request waits for the conflicting holders, and for the conflicting requests that came
-//! before it, except for those that themselves wait for its own owner, directly or behind others that do, because
-//! waiting for them could never end. This one exception says that an upgrade from shared to exclusive goes first, and
-//! that an owner may lock more inside a range that another one waits for (compare Gray and Reuter, "Transaction
-//! Processing", 1993, where conversions of held locks go before the queue).
+//! First come, first served, with a head start for those who hold locks already, because others wait for these
+//! (`queue.rs`). A request waits for the conflicting holders, and for the conflicting requests ahead of it, except for
+//! those that themselves wait for its own owner, directly or behind others that do, because waiting for them could
+//! never end. This one exception says that an upgrade from shared to exclusive goes first, and that an owner may lock
+//! more inside a range that another one waits for (compare Gray and Reuter, "Transaction Processing", 1993, where
+//! conversions of held locks go before the queue).
 //!
-//! Whoever takes a lock away (end, timeout) decides who goes on and says so in the owner's slot, in the order of
-//! arrival; a waiter only sleeps on its slot (`owner.rs`, `wait.rs`). A granted request is granted once, a request
+//! Whoever takes a lock away (end, timeout) decides who goes on and says so in the owner's slot, in the order of the
+//! queue; a waiter only sleeps on its slot (`owner.rs`, `wait.rs`). A granted request is granted once, a request
 //! that gave up is never granted: both happen under the slot's mutex.
 //!
 //! # Deadlocks
 //!
 //! A cycle in the wait-for graph (Coffman, Elphick, Shoshani 1971; Holt 1972). Its edges go from a waiting request to
 //! what it waits for as above. The request that closes a cycle is always one that begins to wait, so whoever begins
-//! to wait searches breadth first for the shortest cycle through itself (`stripes.rs`, `graph.rs`); it looks again after
-//! [`wait::RECHECK`] and then ever more rarely if others began to wait meanwhile. Searches exclude each other, and a
-//! victim counts as gone once it is chosen, so each cycle costs one victim. Edges are read stripe by stripe, not at
-//! one moment; that is enough, because an owner that waits lets go of nothing. And a grant, in whatever order, closes
-//! no cycle: its new edges lead to an owner that does not wait.
+//! to wait searches breadth first for the shortest cycle through itself (`stripes.rs`, `edges.rs`, `graph.rs`), unless it
+//! holds nothing: then nobody waits for it yet. Searches exclude each other, and a victim counts as gone once it is
+//! chosen, so each cycle costs one victim. Edges are read stripe by stripe, not at one moment; that is enough, because
+//! an owner that waits lets go of nothing. And a grant, in whatever order, closes no cycle: its new edges lead to an
+//! owner that does not wait. A request that gives up can: others then wait for those whom they passed because of it.
+//! So a waiter looks again after [`wait::RECHECK`], and then ever more rarely, if others came or gave up meanwhile.
 //!
 //! The exception for those who wait for the requester looks at the queue of one stripe. A chain that leads through the
 //! queues of other stripes is not seen, and can end as a deadlock that another order would have avoided.
@@ -41,8 +43,10 @@
 //! A lock without contention costs one hash, two uncontended mutexes, one insertion into a small ordered map and one
 //! allocation for the key; nothing of the above. The end of an owner is linear in its locks. A range lock takes all
 //! stripes. While ranges are held or waited for, locking a key compares it with each of them, one after the other. A
-//! search visits each waiter at most once. What is remembered is counted and bounded (`lock_bytes_max`).
+//! search visits each holder and each waiter at most once, and of exclusive requests only those of holders; what it
+//! looks at is counted. What is remembered is counted and bounded (`lock_bytes_max`).
 
+mod edges;
 mod graph;
 mod owner;
 mod queue;

@@ -221,6 +221,17 @@ impl Owner {
         }
     }
 
+    /// Whether it waits on the request with this ticket.
+    pub(super) fn waits_on(&self, ticket: u64) -> bool {
+        let slot = self.slot.lock();
+        !slot.ended && slot.waits_on(ticket)
+    }
+
+    /// Whether it has a lock.
+    pub(super) fn holds_any(&self) -> bool {
+        !self.slot.lock().held.is_empty()
+    }
+
     /// What it holds.
     pub(super) fn held(&self) -> Vec<Held> {
         self.slot.lock().held.clone()

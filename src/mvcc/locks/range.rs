@@ -4,8 +4,9 @@
 //! The functions take all stripes, however they are held: as guards, or as they are in a test.
 
 use super::TxnId;
-use super::owner::{ALL_STRIPES, Held, Owner};
-use super::queue::{Attempt, Edge, Request, Stripe, Wanted};
+use super::edges::{Edge, Search};
+use super::owner::Owner;
+use super::queue::{Attempt, Request, Stripe, Wanted};
 use super::span::{Span, SpanRef};
 use crate::base::deadlock::LockMode as Mode;
 use crate::base::types::KeyspaceId;
@@ -43,7 +44,11 @@ pub(super) fn attempt<S: DerefMut<Target = Stripe>>(stripes: &[S], wanted: &Want
     }
 }
 
-fn is_blocked<S: DerefMut<Target = Stripe>>(stripes: &[S], wanted: &Wanted<'_>, ticket: u64) -> bool {
+pub(super) fn is_blocked<S: DerefMut<Target = Stripe>>(
+    stripes: &[S],
+    wanted: &Wanted<'_>,
+    ticket: u64,
+) -> bool {
     stripes.iter().any(|stripe| stripe.is_blocked(wanted, ticket))
 }
 
@@ -68,9 +73,9 @@ pub(super) fn insert<S: DerefMut<Target = Stripe>>(
     }
 }
 
-/// Puts a request for a range at the end of every queue.
+/// Puts a request for a range at its place in every queue.
 pub(super) fn enqueue<S: DerefMut<Target = Stripe>>(stripes: &mut [S], request: &Arc<Request>) {
-    for edge in edges(stripes, request).into_iter().filter(|edge| edge.granted) {
+    for edge in edges(stripes, request).into_iter().filter(Edge::granted) {
         request.add_blocker(edge.owner.id());
     }
     for stripe in stripes {
@@ -85,6 +90,13 @@ pub(super) fn edges<S: DerefMut<Target = Stripe>>(stripes: &[S], request: &Reque
         stripe.edges(request, index == 0, &mut edges);
     }
     edges
+}
+
+/// Adds to the edges of a search where it can go on from a request for a range.
+pub(super) fn follow<S: DerefMut<Target = Stripe>>(stripes: &[S], request: &Request, search: &mut Search) {
+    for (index, stripe) in stripes.iter().enumerate() {
+        stripe.follow(request, index == 0, search);
+    }
 }
 
 /// Takes an owner off all its ranges.
@@ -118,8 +130,7 @@ pub(super) fn settle<S: DerefMut<Target = Stripe>>(stripes: &mut [S], woken: &mu
         }
         cancel(stripes, request.ticket);
         let (keyspace, span) = (request.keyspace, request.span.clone());
-        let held = Held { stripe: ALL_STRIPES, keyspace, span: span.clone() };
-        if request.owner.grant(&request, Some(held)) {
+        if request.owner.grant(&request, Some(request.held())) {
             insert(stripes, &request.owner, keyspace, span, request.mode);
             woken.push(Arc::clone(&request.owner));
         }

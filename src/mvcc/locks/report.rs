@@ -1,7 +1,8 @@
 //! Who is chosen in a deadlock, and the words for it.
 
+use super::edges::Edge;
 use super::owner::Owner;
-use super::queue::{Edge, Request};
+use super::queue::Request;
 use crate::base::deadlock::DeadlockMember;
 pub(crate) use crate::engine::VictimPolicy;
 use std::cmp::Reverse;
@@ -35,7 +36,7 @@ impl Link {
             waits_for: self.request.describe(),
             waited: now.saturating_sub(self.request.since),
             holds: self.holds.describe(),
-            holds_granted: self.holds.granted,
+            holds_granted: self.holds.granted(),
         }
     }
 }

@@ -1,8 +1,9 @@
 //! What goes over several stripes: the end of an owner, a wait given up, the search for a cycle. Generic over the
 //! mutexes around the stripes, so that a model checker can put its own.
 
+use super::edges::{Edge, Search};
 use super::owner::{ALL_STRIPES, Owner};
-use super::queue::{Edge, Request, Stripe};
+use super::queue::{Request, Stripe};
 use super::range;
 use super::report::Link;
 use super::span::Span;
@@ -102,26 +103,45 @@ struct Reached {
     from: Option<(usize, Edge)>,
 }
 
-/// The shortest cycle through this owner, which comes first in it: breadth first, each waiter once.
-pub(super) fn find_cycle(stripes: &impl Stripes, owner: &Arc<Owner>) -> Option<Vec<Link>> {
-    let start = owner.waiting()?;
+/// The shortest cycle through this owner, which comes first in it: breadth first, each waiter once. Counts its steps.
+///
+/// Who holds nothing closes no cycle: nobody waits for it but those who came later.
+pub(super) fn find_cycle(stripes: &impl Stripes, owner: &Arc<Owner>, steps: &mut u64) -> Option<Vec<Link>> {
+    let origin = owner.waiting().filter(|_| owner.holds_any())?;
+    let mut search = Search::new(Arc::clone(&origin));
     let mut seen = HashSet::from([owner.id()]);
-    let mut reached = vec![Reached { request: start, from: None }];
+    let mut reached = vec![Reached { request: origin, from: None }];
     let mut next = 0;
-    while let Some(from) = reached.get(next) {
-        for edge in edges(stripes, &from.request) {
+    let mut found = None;
+    while let (Some(from), None) = (reached.get(next), &found) {
+        follow(stripes, &from.request, &mut search);
+        for edge in search.edges.drain(..) {
             if edge.owner.id() == owner.id() {
-                return links(&reached, next, edge);
+                found = Some(edge);
+                break;
             }
-            if seen.insert(edge.owner.id())
-                && let Some(request) = edge.owner.waiting()
+            // Who left the queue since, and waits elsewhere, is in nobody's way here.
+            let is_here = |request: &Arc<Request>| edge.ticket.is_none_or(|ticket| ticket == request.ticket);
+            if !seen.contains(&edge.owner.id())
+                && let Some(request) = edge.owner.waiting().filter(is_here)
             {
+                seen.insert(edge.owner.id());
                 reached.push(Reached { request, from: Some((next, edge)) });
             }
         }
         next = next.saturating_add(1);
     }
-    None
+    *steps = steps.saturating_add(search.steps);
+    links(&reached, next.saturating_sub(1), found?)
+}
+
+/// Finds where a search can go on from a request.
+fn follow(stripes: &impl Stripes, request: &Request, search: &mut Search) {
+    if request.is_range() {
+        range::follow(&stripes.all(), request, search);
+    } else {
+        stripes.one(request.stripe).follow(request, true, search);
+    }
 }
 
 /// The way from the first one to the one at `last`, which `closing` of the first one is in the way of.

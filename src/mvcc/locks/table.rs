@@ -53,6 +53,10 @@ pub struct LockStats {
     pub timeouts: u64,
     /// Deadlocks that were broken.
     pub deadlocks: u64,
+    /// Searches for deadlocks, by requests that began to wait or waited on while something changed.
+    pub searches: u64,
+    /// Holders and waiting requests that these looked at.
+    pub search_steps: u64,
     /// Memory of the locks, in bytes.
     pub bytes: u64,
 }
@@ -68,6 +72,10 @@ pub(crate) struct WaitingFor {
     /// For how long it has waited.
     pub(crate) waited: Duration,
 }
+
+/// What waiting threads do for others: called with the time, it does what is due and says when it wants to be called
+/// again.
+pub(super) type Alarm = Box<dyn Fn(Duration) -> Option<Duration> + Send + Sync>;
 
 /// Gives keyspaces their names, for reports.
 pub(super) type Namer = Box<dyn Fn(KeyspaceId) -> Option<String> + Send + Sync>;
@@ -98,14 +106,15 @@ pub(crate) struct LockTable {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) options: LockOptions,
     pub(super) stripes: Striped,
-    /// Arrivals so far. Taken while holding the stripe, so that queues are sorted.
-    tickets: AtomicU64,
+    /// Requests so far that could not be granted at once. Counted while holding the stripe.
+    arrivals: AtomicU64,
     pub(super) bytes: AtomicUsize,
     /// Locks are taken whatever memory they need.
     is_unbounded: AtomicBool,
     pub(super) counters: Counters,
     pub(super) detector: Mutex<Detector>,
     namer: OnceLock<Namer>,
+    pub(super) alarm: OnceLock<Alarm>,
 }
 
 #[derive(Debug, Default)]
@@ -114,6 +123,10 @@ pub(super) struct Counters {
     pub(super) wait_nanos: AtomicU64,
     pub(super) timeouts: AtomicU64,
     pub(super) deadlocks: AtomicU64,
+    pub(super) searches: AtomicU64,
+    pub(super) search_steps: AtomicU64,
+    /// Requests that left their queue without a grant.
+    pub(super) withdrawn: AtomicU64,
 }
 
 impl fmt::Debug for LockTable {
@@ -130,12 +143,13 @@ impl LockTable {
             clock,
             options,
             stripes: Striped(Box::new(std::array::from_fn(stripe))),
-            tickets: AtomicU64::new(0),
+            arrivals: AtomicU64::new(0),
             bytes: AtomicUsize::new(0),
             is_unbounded: AtomicBool::new(false),
             counters: Counters::default(),
             detector: Mutex::new(Rank::LockGraph, Detector::default()),
             namer: OnceLock::new(),
+            alarm: OnceLock::new(),
         }
     }
 
@@ -144,6 +158,13 @@ impl LockTable {
     pub(crate) fn set_namer(&self, namer: impl Fn(KeyspaceId) -> Option<String> + Send + Sync + 'static) {
         // A second one is ignored: names would be the same.
         let _ = self.namer.set(Box::new(namer));
+    }
+
+    /// Sets, once, what waiting threads do for others, such as to end who holds locks for too long. It is called with no
+    /// mutex held, and may use this table.
+    pub(crate) fn set_alarm(&self, alarm: impl Fn(Duration) -> Option<Duration> + Send + Sync + 'static) {
+        // A second one is ignored: it would do the same.
+        let _ = self.alarm.set(Box::new(alarm));
     }
 
     /// Fills in the keyspace's name.
@@ -155,11 +176,6 @@ impl LockTable {
     /// A new owner without locks.
     pub(crate) fn register(&self, info: OwnerInfo) -> Arc<Owner> {
         Arc::new(Owner::new(info))
-    }
-
-    /// Ticket of a request that waits. The caller holds the stripes in whose queues it goes.
-    fn ticket(&self) -> u64 {
-        self.tickets.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Does what takes locks that were granted in an earlier life of the database: it could not be opened without them.
@@ -219,6 +235,11 @@ impl LockTable {
             }
             Attempt::Blocked => {
                 let request = self.request(owner, &wanted, index);
+                if let Span::Key(key) = &request.span
+                    && !stripe.is_blocked(&wanted, request.ticket)
+                {
+                    return self.pass(&mut stripe, &request, key);
+                }
                 let Wait::Upto(limit) = wait else {
                     drop(stripe);
                     return Err(self.refusal(&request));
@@ -254,15 +275,18 @@ impl LockTable {
                 Ok(Grant { waited: false, fresh: false })
             }
             Attempt::Free { fresh } => {
-                self.charge(cost(span))?;
                 let span = span.to_owned();
-                let held = Held { stripe: ALL_STRIPES, keyspace, span: span.clone() };
-                owner.hold(held).inspect_err(|_| self.uncharge(cost(wanted.span)))?;
+                self.hold(owner, Held { stripe: ALL_STRIPES, keyspace, span: span.clone() })?;
                 range::insert(&mut stripes, owner, keyspace, span, mode);
                 Ok(Grant { waited: false, fresh })
             }
             Attempt::Blocked => {
                 let request = self.request(owner, &wanted, ALL_STRIPES);
+                if !range::is_blocked(&stripes, &wanted, request.ticket) {
+                    self.hold(owner, request.held())?;
+                    range::insert(&mut stripes, owner, keyspace, request.span.clone(), mode);
+                    return Ok(Grant { waited: false, fresh: true });
+                }
                 let Wait::Upto(limit) = wait else {
                     drop(stripes);
                     return Err(self.refusal(&request));
@@ -276,7 +300,29 @@ impl LockTable {
     }
 
     fn request(&self, owner: &Arc<Owner>, wanted: &Wanted<'_>, stripe: u32) -> Arc<Request> {
-        Arc::new(Request::new(self.ticket(), owner, wanted, stripe, self.clock.now()))
+        let arrival = self.arrivals.fetch_add(1, Ordering::Relaxed);
+        Arc::new(Request::new(arrival, owner, wanted, stripe, self.clock.now()))
+    }
+
+    /// Grants a request for a key that has all who are in its way behind it.
+    #[cold]
+    fn pass(&self, stripe: &mut Stripe, request: &Request, key: &Arc<[u8]>) -> Result<Grant> {
+        let (owner, keyspace) = (&request.owner, request.keyspace);
+        let fresh = stripe.mode_of(owner.id(), keyspace, key).is_none();
+        if fresh {
+            self.hold(owner, request.held())?;
+        } else {
+            owner.check_open()?;
+        }
+        stripe.insert(owner, keyspace, key, request.mode);
+        Ok(Grant { waited: false, fresh })
+    }
+
+    /// Counts a lock and gives it to its owner. The caller adds the owner to the stripes.
+    fn hold(&self, owner: &Owner, held: Held) -> Result<()> {
+        let bytes = cost(held.span.as_ref());
+        self.charge(bytes)?;
+        owner.hold(held).inspect_err(|_| self.uncharge(bytes))
     }
 
     fn begin_wait(&self, request: &Arc<Request>) -> Result<()> {
@@ -323,6 +369,13 @@ impl LockTable {
         owner.held().into_iter().filter_map(describe).map(|lock| self.named(lock)).collect()
     }
 
+    /// Grows whenever a search for a deadlock may find what an earlier one did not.
+    pub(super) fn changes(&self) -> u64 {
+        let counters = &self.counters;
+        let withdrawn = counters.withdrawn.load(Ordering::Acquire);
+        counters.waits.load(Ordering::Acquire).wrapping_add(withdrawn)
+    }
+
     /// What an owner waits for.
     pub(crate) fn waiting_for(&self, owner: &Owner) -> Option<WaitingFor> {
         let request = owner.waiting()?;
@@ -348,6 +401,8 @@ impl LockTable {
             wait_time: Duration::from_nanos(counters.wait_nanos.load(Ordering::Relaxed)),
             timeouts: counters.timeouts.load(Ordering::Relaxed),
             deadlocks: counters.deadlocks.load(Ordering::Relaxed),
+            searches: counters.searches.load(Ordering::Relaxed),
+            search_steps: counters.search_steps.load(Ordering::Relaxed),
             bytes: self.bytes.load(Ordering::Relaxed) as u64,
         }
     }

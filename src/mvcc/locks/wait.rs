@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// Time until a waiter first looks again for a deadlock, if others began to wait meanwhile. It doubles with each time.
+/// Time until a waiter first looks again for a deadlock, if others began to wait, or no longer do. It doubles with each time.
 pub(super) const RECHECK: Duration = Duration::from_millis(10);
 
 /// Longest time between two looks.
@@ -29,8 +29,8 @@ impl LockTable {
     /// Waits for a request that is in the queue.
     #[cold]
     pub(super) fn wait(&self, request: &Arc<Request>, limit: Duration) -> Result<Grant> {
-        let nth = self.counters.waits.fetch_add(1, Ordering::AcqRel);
-        let outcome = self.wait_for_outcome(request, limit, nth);
+        self.counters.waits.fetch_add(1, Ordering::AcqRel);
+        let outcome = self.wait_for_outcome(request, limit);
         let waited = self.clock.now().saturating_sub(request.since);
         let waited_nanos = u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX);
         self.counters.wait_nanos.fetch_add(waited_nanos, Ordering::Relaxed);
@@ -48,24 +48,27 @@ impl LockTable {
             // Before the request leaves the queue: it tells who is in its way.
             Outcome::Waiting => self.refusal(request),
         };
-        stripes::cancel(&self.stripes, request).woken.iter().for_each(|owner| owner.notify());
+        let withdrawn = stripes::cancel(&self.stripes, request);
+        self.counters.withdrawn.fetch_add(1, Ordering::AcqRel);
+        withdrawn.woken.iter().for_each(|owner| owner.notify());
         Err(failed)
     }
 
     /// `Waiting` if the time is over.
-    fn wait_for_outcome(&self, request: &Arc<Request>, limit: Duration, nth: u64) -> Outcome {
+    fn wait_for_outcome(&self, request: &Arc<Request>, limit: Duration) -> Outcome {
         let deadline = request.since.saturating_add(limit);
-        let (mut seen, mut pause) = (nth.saturating_add(1), RECHECK);
+        let (mut seen, mut pause) = (self.changes(), RECHECK);
         let mut next_look = request.since.saturating_add(pause);
         let mut is_standing = false;
         self.break_deadlocks(&request.owner);
         loop {
             let before = self.clock.now();
+            let due = self.alarm.get().and_then(|alarm| alarm(before)).unwrap_or(Duration::MAX);
             let ended = if before >= deadline { request.owner.give_up() } else { request.owner.outcome() };
             if before >= deadline || !matches!(ended, Outcome::Waiting) {
                 return ended;
             }
-            let step = deadline.min(next_look).saturating_sub(before).max(Duration::from_micros(1));
+            let step = deadline.min(next_look).min(due).saturating_sub(before).max(Duration::from_micros(1));
             let sleep = if is_standing { STANDING_SLEEP } else { step };
             let ended = request.owner.sleep(sleep);
             if !matches!(ended, Outcome::Waiting) {
@@ -77,9 +80,9 @@ impl LockTable {
             }
             let after = self.clock.now();
             if after >= next_look {
-                let waits = self.counters.waits.load(Ordering::Acquire);
-                if waits != seen {
-                    seen = waits;
+                let changes = self.changes();
+                if changes != seen {
+                    seen = changes;
                     self.break_deadlocks(&request.owner);
                 }
                 pause = pause.saturating_mul(2).min(RECHECK_MAX);
@@ -96,11 +99,11 @@ impl LockTable {
         let waited = now.saturating_sub(request.since);
         let wanted: LockDescription = self.named(request.describe());
         let edges = stripes::edges(&self.stripes, request);
-        let holder = edges.iter().find(|edge| edge.granted).or(edges.first());
+        let holder = edges.iter().find(|edge| edge.granted()).or(edges.first());
         let reason = match holder {
             Some(edge) => {
                 let age = now.saturating_sub(edge.owner.info().started);
-                let verb = if edge.granted { "holds" } else { "is ahead in the queue for" };
+                let verb = if edge.granted() { "holds" } else { "is ahead in the queue for" };
                 format!("{} (age {age:?}) {verb} {}", edge.owner.name(), self.named(edge.describe()))
             }
             None => "it was given back just now".to_string(),

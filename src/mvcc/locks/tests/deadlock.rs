@@ -77,9 +77,9 @@ fn every_cycle_costs_its_youngest_member() {
         (&[(0, "x a..c"), (1, "x d..f"), (0, "s e..g"), (1, "s b")], &[1, 0]),
         (&[(0, "s a..c"), (1, "s b..d"), (0, "x c"), (1, "x b")], &[1, 0]),
         // Through the queue: 2 waits behind 1, which waits for 0, which waits for 2.
-        (&[(0, "s a"), (2, "x b"), (1, "x a"), (2, "s a"), (0, "x b")], &[0, 2, 1]),
+        (&[(0, "s a"), (2, "x b"), (1, "x h"), (1, "x a"), (2, "s a"), (0, "x b")], &[0, 2, 1]),
         // Through a range that waits.
-        (&[(0, "x k"), (2, "x q"), (1, "x a..n"), (2, "x b"), (0, "x q")], &[0, 2, 1]),
+        (&[(0, "x k"), (2, "x q"), (1, "x p"), (1, "x a..n"), (2, "x b"), (0, "x q")], &[0, 2, 1]),
     ];
     for (steps, expected) in cases {
         let count = steps.iter().map(|(id, _)| *id as u64 + 1).max().unwrap();

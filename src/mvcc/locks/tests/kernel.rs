@@ -35,60 +35,63 @@ pub(super) fn parse(what: &str) -> (Mode, Span) {
 /// What a table does with its stripes, but for memory, time and sleeping.
 pub(super) struct Kernel<S> {
     pub(super) stripes: S,
-    tickets: AtomicU64,
+    arrivals: AtomicU64,
 }
 
 impl<S: Stripes> Kernel<S> {
     pub(super) fn new(stripes: S) -> Kernel<S> {
-        Kernel { stripes, tickets: AtomicU64::new(0) }
+        Kernel { stripes, arrivals: AtomicU64::new(0) }
+    }
+
+    /// As if so many requests had come and gone.
+    pub(super) fn skip_arrivals(&self, count: u64) {
+        self.arrivals.fetch_add(count, Ordering::Relaxed);
     }
 
     /// The request, if it has to wait.
     pub(super) fn request(&self, owner: &Arc<Owner>, what: &str) -> Option<Arc<Request>> {
         let (mode, span) = parse(what);
         let wanted = Wanted { owner, keyspace: KS, span: span.as_ref(), mode };
-        let wait = |stripe| {
-            let ticket = self.tickets.fetch_add(1, Ordering::Relaxed);
-            let request = Arc::new(Request::new(ticket, owner, &wanted, stripe, Duration::ZERO));
-            owner.begin_wait(&request).unwrap();
-            request
+        let request = |stripe| {
+            let arrival = self.arrivals.fetch_add(1, Ordering::Relaxed);
+            Arc::new(Request::new(arrival, owner, &wanted, stripe, Duration::ZERO))
         };
         let held = |stripe| Held { stripe, keyspace: KS, span: span.clone() };
         let Span::Key(key) = &span else {
             let mut all = self.stripes.all();
-            match range::attempt(&all, &wanted) {
+            let blocked = match range::attempt(&all, &wanted) {
                 Attempt::Held => return None,
-                Attempt::Free { .. } => {
-                    owner.hold(held(ALL_STRIPES)).unwrap();
-                    range::insert(&mut all, owner, KS, span.clone(), mode);
-                    return None;
-                }
-                Attempt::Blocked => {
-                    let request = wait(ALL_STRIPES);
-                    range::enqueue(&mut all, &request);
-                    return Some(request);
-                }
+                Attempt::Free { .. } => None,
+                Attempt::Blocked => Some(request(ALL_STRIPES)),
+            };
+            let waits = blocked.filter(|request| range::is_blocked(&all, &wanted, request.ticket));
+            if let Some(request) = &waits {
+                owner.begin_wait(request).unwrap();
+                range::enqueue(&mut all, request);
+            } else {
+                owner.hold(held(ALL_STRIPES)).unwrap();
+                range::insert(&mut all, owner, KS, span.clone(), mode);
             }
+            return waits;
         };
         let index = kernel_stripe(key);
         let mut stripe = self.stripes.one(index);
-        match stripe.attempt(&wanted, key) {
-            Attempt::Held => None,
-            Attempt::Free { fresh: true } => {
-                owner.hold(held(index)).unwrap();
-                stripe.insert(owner, KS, key, mode);
-                None
-            }
-            Attempt::Free { fresh: false } => {
-                stripe.upgrade(owner, KS, key, mode);
-                None
-            }
-            Attempt::Blocked => {
-                let request = wait(index);
-                stripe.enqueue(Arc::clone(&request));
-                Some(request)
-            }
+        let blocked = match stripe.attempt(&wanted, key) {
+            Attempt::Held => return None,
+            Attempt::Free { .. } => None,
+            Attempt::Blocked => Some(request(index)),
+        };
+        let waits = blocked.filter(|request| stripe.is_blocked(&wanted, request.ticket));
+        if let Some(request) = &waits {
+            owner.begin_wait(request).unwrap();
+            stripe.enqueue(Arc::clone(request));
+        } else if stripe.mode_of(owner.id(), KS, key).is_some() {
+            stripe.upgrade(owner, KS, key, mode);
+        } else {
+            owner.hold(held(index)).unwrap();
+            stripe.insert(owner, KS, key, mode);
         }
+        waits
     }
 
     pub(super) fn release(&self, owner: &Owner) -> Released {
@@ -222,7 +225,7 @@ impl Model {
 
     fn break_deadlocks(&self, owner: &Arc<Owner>) {
         let _turn = self.detector.lock().unwrap();
-        while let Some(cycle) = stripes::find_cycle(&self.kernel.stripes, owner) {
+        while let Some(cycle) = stripes::find_cycle(&self.kernel.stripes, owner, &mut 0) {
             let victim = cycle.iter().max_by_key(|link| link.owner().id()).unwrap();
             let report = Arc::new(crate::base::deadlock::DeadlockReport::new(
                 Vec::new(),

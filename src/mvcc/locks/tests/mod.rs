@@ -12,6 +12,7 @@ mod kernel;
 mod locks;
 mod model;
 mod queue;
+mod search;
 mod storm;
 
 const KS: KeyspaceId = KeyspaceId(3);

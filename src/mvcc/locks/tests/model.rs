@@ -79,11 +79,20 @@ impl Model {
         if has_it {
             return;
         }
-        if self.is_blocked(&wanted, self.waiting.len()) {
-            self.waiting.push(wanted);
+        let place = self.place(wanted.owner);
+        if self.is_blocked(&wanted, place) {
+            self.waiting.insert(place, wanted);
         } else {
             self.held.push(wanted);
         }
+    }
+
+    /// Where in the queue the next request of this owner goes: before those of all who hold nothing, if it holds
+    /// something.
+    fn place(&self, owner: usize) -> usize {
+        let holds = |owner: usize| self.held.iter().any(|held| held.owner == owner);
+        let first = self.waiting.iter().position(|waiting| holds(owner) && !holds(waiting.owner));
+        first.unwrap_or(self.waiting.len())
     }
 
     fn settle(&mut self) {
@@ -147,7 +156,8 @@ impl Pair {
                 if self.decides {
                     self.model.request(wanted);
                 } else if request.is_some() {
-                    self.model.waiting.push(wanted);
+                    let place = self.model.place(at);
+                    self.model.waiting.insert(place, wanted);
                 } else {
                     self.model.held.push(wanted);
                 }

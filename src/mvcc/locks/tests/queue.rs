@@ -1,6 +1,8 @@
-//! Who goes on when: first come, first served, with upgrades and insiders first.
+//! Who goes on when: first come, first served, with holders, upgrades and insiders first.
 
+use super::kernel::{Kernel, Plain};
 use super::*;
+use crate::mvcc::locks::queue::HEAD_START;
 
 /// A line of requests, each by an owner of its number; those that are granted at once are marked.
 struct Line {
@@ -78,6 +80,19 @@ fn requests_are_granted_in_their_order() {
         // An owner inside a waiting range may lock more of it, past whoever waits behind the range.
         (&[(0, "x k"), (1, "x a..z"), (0, "x m"), (2, "x n"), (0, "x n")], &[(0, &[1]), (1, &[2])]),
         (&[(0, "x k"), (1, "x a..z"), (0, "x b..y")], &[(0, &[1])]),
+        // Whoever holds something goes first, in its order among others who do; a shared one at once.
+        (&[(0, "x k"), (1, "x k"), (2, "x m"), (2, "x k")], &[(0, &[2]), (2, &[1])]),
+        (
+            &[(0, "x k"), (2, "x m"), (3, "x n"), (1, "s k"), (3, "x k"), (2, "s k")],
+            &[(0, &[3]), (3, &[1, 2]), (1, &[])],
+        ),
+        (&[(0, "s k"), (1, "x k"), (2, "x m"), (2, "s k"), (3, "s k")], &[(0, &[]), (2, &[1]), (1, &[3])]),
+        (&[(0, "x k"), (1, "x a..l"), (2, "x m"), (2, "x j..z"), (3, "x y")], &[(0, &[2]), (2, &[1, 3])]),
+        (
+            &[(0, "x k"), (1, "x a..l"), (2, "x m"), (2, "x j..n"), (3, "x j")],
+            &[(0, &[2]), (2, &[1]), (1, &[3])],
+        ),
+        (&[(0, "s k"), (1, "x a..l"), (2, "x m"), (2, "s j..z"), (2, "s b")], &[(0, &[]), (2, &[1])]),
         // Several keys at once.
         (&[(0, "x k"), (0, "x m"), (1, "x m"), (2, "s k"), (3, "s k")], &[(0, &[1, 2, 3])]),
     ];
@@ -91,6 +106,21 @@ fn requests_are_granted_in_their_order() {
         }
         assert_empty(&line.table);
         assert_eq!(line.table.stats().deadlocks, 0, "{requests:?}");
+    }
+}
+
+/// Whoever holds nothing is passed only by so many.
+#[test]
+fn who_holds_nothing_is_passed_for_a_while_only() {
+    for (arrivals, first) in [(0, 2), (HEAD_START - 2, 2), (HEAD_START - 1, 1), (HEAD_START * 9, 1)] {
+        let kernel = Kernel::new(Plain::new());
+        let owners: Vec<_> = (0..3).map(|id| Arc::new(Owner::new(info(id)))).collect();
+        assert!(kernel.request(&owners[0], "x k").is_none() && kernel.request(&owners[2], "x m").is_none());
+        assert!(kernel.request(&owners[1], "x k").is_some());
+        kernel.skip_arrivals(arrivals);
+        assert!(kernel.request(&owners[2], "x k").is_some());
+        let woken: Vec<u64> = kernel.release(&owners[0]).woken.iter().map(|owner| owner.id()).collect();
+        assert_eq!(woken, [first], "after {arrivals}");
     }
 }
 
