@@ -59,7 +59,7 @@ impl Case {
     }
 }
 
-/// Steps, and the ids in the cycle, the one that closes it first. The youngest is the one with the highest number.
+/// Steps, and the ids in the cycle from the one that closes it on. The youngest is the one with the highest number.
 #[test]
 fn every_cycle_costs_its_youngest_member() {
     let cases: &[(&[Step<'_>], &[u64])] = &[
@@ -88,7 +88,10 @@ fn every_cycle_costs_its_youngest_member() {
         let victims = case.finish();
         assert_eq!(victims.len(), 1, "{steps:?}");
         let (victim, report) = &victims[0];
-        let cycle: Vec<u64> = report.cycle.iter().map(|member| member.id).collect();
+        let mut cycle: Vec<u64> = report.cycle.iter().map(|member| member.id).collect();
+        // Two requests that block at about the same time find the cycle in either order: it begins with who found it.
+        let turns = cycle.iter().position(|id| *id == expected[0]).unwrap_or(0);
+        cycle.rotate_left(turns);
         assert_eq!(cycle, *expected, "{steps:?}");
         assert_eq!(*victim as u64, *expected.iter().max().unwrap(), "{steps:?}");
     }
