@@ -27,8 +27,12 @@ for plant in "${wanted[@]}"; do
     # Whatever the build prints is no proof: it must be there first.
     export RUSTFLAGS="--cfg $plant"
     cargo test --quiet --profile campaign --test it --no-run
-    output=$(cargo test --quiet --profile campaign --test it history:: -- --skip known 2>&1) && missed+=("$plant")
-    grep -m 3 -E '^[A-Z][A-Za-z0-9]+: |in the bank|attempts in account' <<<"$output" | cut -c1-160 || missed+=("$plant")
+    if output=$(cargo test --quiet --profile campaign --test it history:: -- --skip known 2>&1) ||
+        ! grep -m 3 -E '^[A-Z][A-Za-z0-9]+: |in the bank|attempts in account' <<<"$output" | cut -c1-160; then
+        # Why: the tests passed, or failed of something else.
+        tail -n 40 <<<"$output"
+        missed+=("$plant")
+    fi
 done
 [ ${#missed[@]} -eq 0 ] || { echo "NOT FOUND: ${missed[*]}" >&2; exit 1; }
 echo "All found: ${wanted[*]}"
