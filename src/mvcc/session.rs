@@ -5,9 +5,10 @@
 //! record says which they are. A session that is not open is a record and nothing else.
 //!
 //! A session's commits follow one another, in the order of their serials: each has its turn. Whoever wants one first
-//! locks the session's record in the lock table of transactions ([`SessionCore::turn`]) and keeps it as long as the locks
-//! of what it commits. So a commit that waits for its turn with locks in hand is a waiter like any other, also in the
-//! search for deadlocks. Behind that lock the turn itself is only waited for until the one before has noted its number.
+//! locks the session's record in the lock table of transactions ([`SessionCore::turn`]) and keeps it as long as the
+//! locks of what it commits. So a commit that waits for its turn with locks in hand is a waiter like any other, also
+//! in the search for deadlocks. Behind that lock the turn itself is only waited for until the one before has noted
+//! its number.
 
 use super::record::{SystemRecord, seal, unseal};
 use crate::base::error::{Error, ErrorKind, Result};
