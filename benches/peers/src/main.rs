@@ -17,6 +17,7 @@ use clap::{Parser, ValueEnum};
 use engine::{Product, Variant};
 use measure::Step;
 use report::Report;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 use workload::Workload;
@@ -29,9 +30,10 @@ struct Args {
     #[arg(long, value_enum, value_delimiter = ',', value_name = "LIST")]
     benchmarks: Vec<Workload>,
 
-    /// Whose transactions [default: all that were built in]
-    #[arg(long, value_enum, value_delimiter = ',', value_name = "LIST")]
-    engines: Vec<Product>,
+    /// Engines, or parts of their names in the table, as `esker` or `rocksdb serializable` [default: all that were
+    /// built in]
+    #[arg(long, value_delimiter = ',', value_name = "LIST")]
+    engines: Vec<String>,
 
     /// Numbers of threads
     #[arg(long, value_delimiter = ',', value_name = "LIST", default_value = "1,2,4")]
@@ -69,14 +71,25 @@ impl Args {
         ensure!(self.seconds > 0.0 && self.seconds < 1e6, "--seconds must be above 0");
         Ok(())
     }
+
+    fn benchmarks(&self) -> Vec<Workload> {
+        if self.benchmarks.is_empty() { Workload::value_variants().to_vec() } else { self.benchmarks.clone() }
+    }
+
+    fn variants(&self) -> Result<Vec<Variant>> {
+        let mut variants = Variant::all();
+        let is_named = |name: &str| self.engines.iter().any(|part| name.contains(&part.to_lowercase()));
+        variants.retain(|variant| self.engines.is_empty() || is_named(&variant.to_string().to_lowercase()));
+        ensure!(!variants.is_empty(), "--engines names none of: {}", names(&Variant::all()));
+        Ok(variants)
+    }
 }
 
-/// All of them unless some were named.
-fn or_all<T: ValueEnum + Clone>(named: &[T]) -> Vec<T> {
-    if named.is_empty() { T::value_variants().to_vec() } else { named.to_vec() }
+fn names(variants: &[Variant]) -> String {
+    variants.iter().map(Variant::to_string).collect::<Vec<_>>().join(", ")
 }
 
-fn print_header(args: &Args, products: &[Product]) {
+fn print_header(args: &Args, variants: &[Variant]) {
     println!(
         "{} keys of {} bytes, values of {} (balances and counters: 8), {} s a step, {} rounds, seed {}.",
         args.num,
@@ -96,6 +109,7 @@ fn print_header(args: &Args, products: &[Product]) {
         engine::BACKGROUND_THREADS,
         if cfg!(target_feature = "sse4.2") { "on" } else { "off (RocksDB's checksums are slow without)" },
     );
+    let products: BTreeSet<Product> = variants.iter().map(|variant| variant.product).collect();
     products.iter().for_each(|product| println!("{}", product.setting()));
     println!();
 }
@@ -103,12 +117,11 @@ fn print_header(args: &Args, products: &[Product]) {
 fn main() -> Result<()> {
     let args = Args::parse();
     args.check()?;
-    let products = or_all(&args.engines);
-    let mut variants = Variant::all(&products);
+    let mut variants = args.variants()?;
     let dir = args.dir.clone().unwrap_or_else(std::env::temp_dir);
-    print_header(&args, &products);
+    print_header(&args, &variants);
     let mut report = Report::default();
-    for workload in or_all(&args.benchmarks) {
+    for workload in args.benchmarks() {
         for &threads in &args.threads {
             for round in 0..args.rounds {
                 for &variant in &variants {

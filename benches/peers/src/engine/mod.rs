@@ -8,7 +8,6 @@ mod fjall;
 mod rocksdb;
 
 use anyhow::Result;
-use clap::ValueEnum;
 use std::fmt;
 use std::path::Path;
 
@@ -64,16 +63,23 @@ fn copy(found: Option<impl AsRef<[u8]>>, value: &mut Vec<u8>) -> bool {
 }
 
 /// Whose transactions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Product {
-    /// This project's
+    /// This project's.
     Esker,
-    /// fjall's optimistic transactions
+    /// fjall's optimistic transactions.
     Fjall,
-    /// RocksDB's TransactionDB and OptimisticTransactionDB
+    /// RocksDB's TransactionDB and OptimisticTransactionDB.
     #[cfg(feature = "rocksdb")]
     Rocksdb,
 }
+
+const PRODUCTS: &[Product] = &[
+    Product::Esker,
+    Product::Fjall,
+    #[cfg(feature = "rocksdb")]
+    Product::Rocksdb,
+];
 
 /// What the reads of a transaction are promised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -96,10 +102,10 @@ pub struct Variant {
 }
 
 impl Variant {
-    /// All that the chosen engines offer.
-    pub fn all(products: &[Product]) -> Vec<Variant> {
+    /// All that the engines offer.
+    pub fn all() -> Vec<Variant> {
         let mut all = Vec::new();
-        for &product in products {
+        for &product in PRODUCTS {
             for level in [Level::Serializable, Level::RepeatableRead] {
                 all.extend([false, true].map(|optimistic| Variant { product, level, optimistic }));
             }
@@ -154,6 +160,6 @@ impl fmt::Display for Variant {
             Level::Serializable => " SERIALIZABLE",
             Level::RepeatableRead => " REPEATABLE READ",
         })?;
-        f.write_str(if self.optimistic { ", optimistic" } else { ", locks" })
+        f.write_str(if self.optimistic { " (optimistic)" } else { " (locks)" })
     }
 }
