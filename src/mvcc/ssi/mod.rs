@@ -164,6 +164,11 @@ impl Ssi {
         mut published: impl FnMut(SeqNo) -> Result<(), E>,
         mut take: impl FnMut() -> (R, SeqNo),
     ) -> Result<(R, Tracker), E> {
+        // The usual case, in one hold of the lock: commits are being recorded already.
+        let begun = self.begin_recorded(id, &mut self.lock(), &mut take);
+        if let Ok(begun) = begun {
+            return Ok(begun);
+        }
         let beginning = Beginning::new(self);
         let since = match beginning.since {
             Some(since) => since,
@@ -174,17 +179,36 @@ impl Ssi {
         };
         loop {
             let mut state = self.lock();
-            let (registration, snapshot) = take();
-            if snapshot >= since {
-                state.enter(snapshot);
-                beginning.end_locked(&mut state);
-                self.open.fetch_add(1, Ordering::Relaxed);
-                return Ok((registration, Tracker::new(Arc::clone(self), id, snapshot)));
+            match self.begin_recorded(id, &mut state, &mut take) {
+                Ok(begun) => {
+                    beginning.end_locked(&mut state);
+                    return Ok(begun);
+                }
+                Err(too_old) => {
+                    drop(state);
+                    drop(too_old);
+                    published(since)?;
+                }
             }
-            drop(state);
-            drop(registration);
-            published(since)?;
         }
+    }
+
+    /// Begins a transaction if all commits above its snapshot are recorded. Otherwise answers the registration, to be
+    /// dropped without the lock.
+    fn begin_recorded<R>(
+        self: &Arc<Self>,
+        id: u64,
+        state: &mut State,
+        take: &mut impl FnMut() -> (R, SeqNo),
+    ) -> Result<(R, Tracker), Option<R>> {
+        let Some(since) = state.since else { return Err(None) };
+        let (registration, snapshot) = take();
+        if snapshot < since {
+            return Err(Some(registration));
+        }
+        state.enter(snapshot);
+        self.open.fetch_add(1, Ordering::Relaxed);
+        Ok((registration, Tracker::new(Arc::clone(self), id, snapshot)))
     }
 
     /// Begins a declared read-only transaction: it has no tracker, for it tracks nothing and never fails. The closures are
@@ -257,6 +281,7 @@ impl Ssi {
         let checked = state.check_reader(&sealed.reads, tracker.snapshot(), &edges);
         self.counted(&mut state, checked)?;
         self.finish(&mut state, tracker, &sealed.reads, tracker.snapshot());
+        self.tidy_on(state);
         Ok(())
     }
 
@@ -398,9 +423,11 @@ impl Ssi {
         (cost, is_log_cheaper, state.retained.position())
     }
 
+    /// A transaction that was open has ended without a commit.
     fn leave(&self, snapshot: SeqNo) {
         let mut state = self.lock();
         self.leave_locked(&mut state, snapshot);
+        self.tidy_on(state);
     }
 
     fn leave_locked(&self, state: &mut State, snapshot: SeqNo) {
@@ -410,7 +437,16 @@ impl Ssi {
 
     /// Drops what is not needed, in pieces.
     fn tidy(&self) {
-        while self.tidy_locked(&mut self.lock(), TIDY_WRITES) {}
+        self.tidy_on(self.lock());
+    }
+
+    /// As `tidy`; the first piece in this hold of the lock.
+    fn tidy_on(&self, mut state: MutexGuard<'_, State>) {
+        let mut has_more = self.tidy_locked(&mut state, TIDY_WRITES);
+        drop(state);
+        while has_more {
+            has_more = self.tidy_locked(&mut self.lock(), TIDY_WRITES);
+        }
     }
 
     fn tidy_locked(&self, state: &mut State, added: usize) -> bool {

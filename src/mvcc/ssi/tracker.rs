@@ -5,7 +5,7 @@ use super::Ssi;
 use super::check::Danger;
 use super::reads::{End, ExportedReads, KeyspaceReads, RangeEnd, ReadSet, hash_of};
 use super::steps::Mark;
-use super::writes::{Edges, Since};
+use super::writes::{Edges, Since, lookups};
 use crate::base::sync::{Mutex, MutexGuard, Rank};
 use crate::base::types::{KeyspaceId, SeqNo};
 use std::mem;
@@ -121,6 +121,9 @@ impl Tracker {
     /// itself does all.
     pub(crate) fn review(&self) {
         let mut sealed = self.sealed();
+        if !sealed.reads.has_whole() && lookups(&sealed.reads) <= PIECE {
+            return;
+        }
         let since = self.since(&sealed);
         let (cost, is_log_cheaper, position) = self.ssi.cost(&sealed.reads, since);
         if cost <= PIECE {
@@ -232,7 +235,6 @@ impl Drop for Tracker {
         if !local.has_left {
             self.ssi.leave(self.snapshot);
         }
-        self.ssi.tidy();
     }
 }
 
@@ -269,11 +271,8 @@ pub(super) struct Unsettled {
 }
 
 impl Unsettled {
-    /// Puts the reads into the index, piece by piece, unless nobody will ask for them.
+    /// Puts the reads into the index, piece by piece.
     fn settle(&self) {
-        if self.mark.at <= self.ssi.lock().horizon() {
-            return;
-        }
         let is_coarse = self.ssi.is_over();
         for (keyspace, reads) in self.reads.keyspaces() {
             if is_coarse || reads.is_whole() {
@@ -302,8 +301,15 @@ impl Unsettled {
 
 impl Drop for Unsettled {
     fn drop(&mut self) {
-        self.settle();
-        self.ssi.lock().finished.remove_pending(&self.reads);
+        let mut state = self.ssi.lock();
+        // Unless nobody will ask for them.
+        if self.mark.at > state.horizon() {
+            drop(state);
+            self.settle();
+            state = self.ssi.lock();
+        }
+        state.finished.remove_pending(&self.reads);
         self.ssi.uncharge(self.reads.bytes());
+        self.ssi.tidy_on(state);
     }
 }

@@ -90,6 +90,11 @@ impl Edges {
     }
 }
 
+/// What it costs to look up all of these reads. Ranges are of unknown size: a few dozen writes in each.
+pub(super) fn lookups(reads: &ReadSet) -> usize {
+    reads.ranges_len().saturating_mul(32).saturating_add(reads.keys_len())
+}
+
 /// From where a transaction looks at commits.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Since {
@@ -437,8 +442,7 @@ impl Retained {
         let first = self.log.get(self.first_since(since));
         let writes = first.map_or(0, |commit| self.writes.saturating_sub(commit.writes_before));
         let writes = usize::try_from(writes).unwrap_or(usize::MAX);
-        // Ranges are of unknown size: a few dozen writes in each.
-        let lookups = reads.ranges_len().saturating_mul(32).saturating_add(reads.keys_len());
+        let lookups = lookups(reads);
         let is_log_cheaper = reads.has_whole() || writes <= lookups;
         (if is_log_cheaper { writes } else { lookups }, is_log_cheaper)
     }
