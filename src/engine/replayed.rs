@@ -78,13 +78,15 @@ struct Collected {
     list: RunList,
     /// The segment's bytes, which are still being read.
     segment: BufferNo,
+    /// Whether any entry is there.
+    shares: bool,
 }
 
 impl Default for Collected {
     fn default() -> Collected {
         let mut list = RunList::default();
         let segment = list.add_buffer(&Arc::default());
-        Collected { list, segment }
+        Collected { list, segment, shares: false }
     }
 }
 
@@ -95,6 +97,7 @@ impl Visit for Collector<'_> {
         match payload {
             Payload::Shared(payload, start) => {
                 self.each_needed(path, first_seq, offset, payload, |collected, trailer, op| {
+                    collected.shares = true;
                     collected.list.push(collected.segment, op.key, place(op, start), trailer)
                 })
             }
@@ -109,8 +112,10 @@ impl Visit for Collector<'_> {
     }
 
     fn end(&mut self, bytes: Arc<[u8]>) {
-        for Collected { list, segment } in self.lists.values_mut() {
-            list.set_buffer(*segment, &bytes);
+        for Collected { list, segment, shares } in self.lists.values_mut() {
+            if *shares {
+                list.set_buffer(*segment, &bytes);
+            }
         }
     }
 }

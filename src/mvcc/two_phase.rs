@@ -73,7 +73,7 @@ impl Txn {
             .prepare(self.id(), self.tracker.borrow().as_ref(), keys)
             .map_err(|danger| serialization(&danger, self.id()))?;
         manager.locks.mark_prepared(&self.shared.owner);
-        if let Err(error) = manager.prepared.store(&manager.core, &record) {
+        if let Err(error) = committing(|| manager.prepared.store(&manager.core, &record)) {
             if error.kind() != ErrorKind::OutcomeUnknown {
                 manager.ssi.rollback_prepared(self.id());
             }
@@ -152,7 +152,7 @@ impl Transactions {
     pub(crate) fn rollback_prepared(&self, xid: &str) -> Result<()> {
         let ending = self.prepared.ending(xid)?;
         let id = self.prepared_id(xid)?;
-        prepared::remove(&self.core, xid)?;
+        committing(|| prepared::remove(&self.core, xid))?;
         self.ssi.rollback_prepared(id);
         self.counters.rolled_back.add(1);
         // Before the name is free for another one.
@@ -359,5 +359,50 @@ mod tests {
         for code in 1..=4 {
             assert_eq!(level_code(level_of(code)), code);
         }
+    }
+
+    /// As for a commit: these two also run on the thread that holds the locks.
+    #[test]
+    fn a_listener_on_the_thread_of_a_prepare_or_rollback_waits_for_no_lock() {
+        use crate::env::{Env, MemFs};
+        use crate::{Db, Event, Options};
+        use std::sync::mpsc;
+        let mut found = Vec::new();
+        for how in ["prepare", "rollback"] {
+            let env = Env::simulated(Arc::new(MemFs::new()), 7);
+            let seen: Arc<std::sync::Mutex<Option<Db>>> = Arc::default();
+            let (sent, heard) = mpsc::channel();
+            let (shared, clock) = (Arc::clone(&seen), Arc::clone(&env.clock));
+            let listener = move |_: &Event| {
+                let Some(db) = shared.lock().unwrap().take() else { return };
+                let before = clock.now();
+                let kind = db.put("x", "listener").err().map(|error| error.kind());
+                let _ = sent.send((kind, clock.now().saturating_sub(before)));
+            };
+            let options = Options::tiny().wal_segment_bytes(4 << 10).wal_bytes_max(64 << 10);
+            let options = options.background_threads(0).env(env.clone()).listener(Arc::new(listener));
+            let db = options.open("/db").unwrap();
+            let ks = db.default_keyspace();
+            let of_commit = (0..3000).find_map(|n| {
+                let mut txn = db.begin(Isolation::ReadCommitted).unwrap();
+                txn.put(&ks, "x", [7; 6 << 10]).unwrap();
+                let xid = format!("xid{n}");
+                if how == "prepare" {
+                    *seen.lock().unwrap() = Some(db.clone());
+                    txn.prepare(&xid).unwrap();
+                    seen.lock().unwrap().take();
+                    db.rollback_prepared(&xid).unwrap();
+                } else {
+                    txn.prepare(&xid).unwrap();
+                    *seen.lock().unwrap() = Some(db.clone());
+                    db.rollback_prepared(&xid).unwrap();
+                    seen.lock().unwrap().take();
+                }
+                heard.try_recv().ok()
+            });
+            found.push((how, of_commit));
+        }
+        let at_once = Some((Some(ErrorKind::LockTimeout), Duration::ZERO));
+        assert_eq!(found, [("prepare", at_once), ("rollback", at_once)]);
     }
 }

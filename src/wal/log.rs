@@ -135,24 +135,25 @@ impl Log {
         };
         let mut scratch = std::mem::take(&mut self.scratch);
         let result = active.write(kind, (first_seq, count), last_seq, payload, &mut scratch);
+        let is_whole_when_cut = active.segment.is_whole_when_cut(&scratch);
         if scratch.capacity() > SCRATCH_BYTES_KEPT {
             scratch = Vec::new();
         }
         self.scratch = scratch;
         let number = active.segment.number();
         if let Err(error) = result {
-            return Err(self.append_failed(error));
+            return Err(self.append_failed(error, is_whole_when_cut));
         }
         self.last_seq = last_seq;
         Ok(number)
     }
 
     /// What to answer for a commit whose append failed. Refused for want of space, or of the right to write, it was
-    /// written in part at most, which no reader takes for a commit. After any other failure it may be there whole: then
-    /// a new segment is begun at once, whose link says that the old one ends before it.
+    /// written in part at most, which no reader takes for a commit unless it `is_whole_when_cut`. After any other failure
+    /// it may be there whole: then a new segment is begun at once, whose link says that the old one ends before it.
     #[cold]
-    fn append_failed(&mut self, error: Error) -> Error {
-        if matches!(error.kind(), ErrorKind::NoSpace | ErrorKind::ReadOnly) {
+    fn append_failed(&mut self, error: Error, is_whole_when_cut: bool) -> Error {
+        if matches!(error.kind(), ErrorKind::NoSpace | ErrorKind::ReadOnly) && !is_whole_when_cut {
             return error;
         }
         if self.rotate().and_then(|()| self.sync_active()).is_ok() {

@@ -147,6 +147,11 @@ impl Segment {
         Ok(())
     }
 
+    /// Whether these bytes, appended all but the last, would be there whole: the reserved tail is zeros already.
+    pub(super) fn is_whole_when_cut(&self, bytes: &[u8]) -> bool {
+        bytes.last() == Some(&0) && self.len().saturating_add(bytes.len() as u64) <= self.file.reserved()
+    }
+
     /// Whether giving back the reserved tail makes the file shorter than its header promises.
     pub(super) fn is_cut_by_finish(&self) -> bool {
         self.len() < self.file.reserved()

@@ -351,11 +351,14 @@ impl Retained {
         (self.hashed, self.sorted) = (self.hashed.max(self.gone), self.sorted.max(self.gone));
         self.pivots = self.pivots.saturating_sub(usize::from(commit.pivot().is_some()));
         self.bytes = self.bytes.saturating_sub(commit.keys.bytes());
+        // One that was refused may have its number in common with the one after it, whose entries stay.
+        let is_shared = self.log.front().is_some_and(|next| next.seq == commit.seq);
+        let upto = commit.seq.saturating_sub(u64::from(is_shared));
         if is_hashed {
-            commit.keys.iter().for_each(|write| self.unhash(write, commit.seq));
+            commit.keys.iter().for_each(|write| self.unhash(write, upto));
         }
         if is_sorted {
-            commit.keys.iter().for_each(|write| self.unsort(write, commit.seq));
+            commit.keys.iter().for_each(|write| self.unsort(write, upto));
         }
         if self.log.is_empty() && self.versions.capacity() > EMPTY_CAPACITY {
             self.versions = HashedMap::default();

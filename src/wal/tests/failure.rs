@@ -199,3 +199,33 @@ fn whatever_fails_the_log_can_be_read_and_says_what_was_said() {
     println!("{runs} runs with a fault");
     assert!(runs > 300, "{runs}");
 }
+
+/// A record that ends in zeros is whole as soon as the rest is there, for the reserved tail is zeros: of one that a full
+/// disk cut short there, either a new segment says that it does not count, or nobody promises anything.
+#[test]
+fn a_commit_refused_for_want_of_space_does_not_come_back() {
+    for bytes in [60, 100, 500] {
+        for is_full_for_good in [false, true] {
+            let disk = Arc::new(MemFs::new());
+            disk.write_file(&dir().join("LOCK"), b"").unwrap();
+            let faults = Arc::new(FaultFs::new(disk.clone()));
+            let env = Env::simulated(faults.clone(), 1);
+            let mut log = Log::new(&env, dir(), DB, OPTIONS, LogStart { next: 1, ..LogStart::default() });
+            log.append(RecordKind::Batch, 1, 1, &payload(1, 1, 10)).unwrap();
+            log.active().unwrap().sync().unwrap();
+            let mut batch = BatchBuilder::new();
+            batch.put(KeyspaceId::DEFAULT, b"k", &[0; 900]).unwrap();
+            let fault = Fault::ShortWrite { bytes, kind: std::io::ErrorKind::StorageFull };
+            faults.add(FaultRule::new(Op::Append, fault).when(When::Nth(1)));
+            if is_full_for_good {
+                faults.add(FaultRule::new(Op::Create, Fault::Errno(28)));
+            }
+            let error = log.append(RecordKind::Batch, 2, 1, batch.bytes()).unwrap_err();
+            let expected = if is_full_for_good { ErrorKind::OutcomeUnknown } else { ErrorKind::NoSpace };
+            assert_eq!(error.kind(), expected, "cut after {bytes} bytes: {error}");
+            let env = Env::simulated(Arc::new(disk.crash_clone(1, CrashMode::ProcessKill)), 1);
+            let found = replay(&env, dir(), DB, 1, None).unwrap();
+            assert!(found.last_seq == 1 || is_full_for_good, "cut after {bytes} bytes");
+        }
+    }
+}

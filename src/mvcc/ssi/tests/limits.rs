@@ -322,3 +322,33 @@ fn threads_keep_a_sum() {
     ssi.collect(u64::MAX - 1);
     assert_eq!((ssi.stats().open, ssi.stats().bytes), (0, 0));
 }
+
+/// A commit that the log refused, then the same one again with the same number, as a pivot; the first of the two is
+/// collapsed.
+#[test]
+fn collapsing_a_refused_commit_keeps_the_pivot_that_got_its_number() {
+    use super::super::reads::{ReadSet, hash_of};
+    use super::super::writes::{Edges, NEVER, Retained, Since};
+    let keys = |key: u8| WriteKeys::collect([(KEYSPACE, &[key][..])]);
+    let mut retained = Retained::default();
+    retained.record(10, Some(1), 7, keys(1));
+    retained.withdraw(1);
+    retained.record(10, Some(2), 7, keys(1));
+    for n in 0..2000u64 {
+        retained.record(11 + n, None, NEVER, keys(2));
+    }
+    let mut reads = ReadSet::default();
+    reads.add_key(KEYSPACE, hash_of(KEYSPACE, &[1]));
+    let since = Since { snapshot: 8, position: 0 };
+    let mut before = Edges::NONE;
+    retained.edges(&reads, since, &mut before);
+    assert_eq!(before.pivot.map(|pivot| pivot.out_min), Some(7), "before");
+    assert!(retained.collapse());
+    let mut after = Edges::NONE;
+    retained.edges(&reads, since, &mut after);
+    assert_eq!(
+        after.pivot.map(|pivot| pivot.out_min),
+        Some(7),
+        "after collapsing the refused one: {after:?}"
+    );
+}
