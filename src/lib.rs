@@ -37,7 +37,8 @@
 //! | [`Db`] | the open database; its own reads and writes are those of the default keyspace |
 //! | [`Keyspace`] | a tree of its own with its own settings, in the same log and order of commits |
 //! | [`Batch`] | several writes, over any keyspaces, that happen together or not at all |
-//! | [`Snapshot`] | the state of everything at one moment |
+//! | [`Transaction`], [`Isolation`] | reads and writes that take effect together, at one of four levels; [`Db::transact`] tries again |
+//! | [`Snapshot`] | the state of everything at one moment, also [of the past](Db::snapshot_at) |
 //! | [`Session`] | a producer's numbered operations: after a crash it knows which of them survived |
 //! | [`Iter`], [`Cursor`] | ranges and prefixes in both directions: owned entries, or lent ones with seeks |
 //! | [`Slice`] | the keys and values that reads return |
@@ -48,6 +49,29 @@
 //!
 //! All handles are cheap to clone, are used from many threads at once, and keep the database open until the last one
 //! is gone or one of them is [closed](Db::close). One process at a time opens a database, also to read it.
+//!
+//! # Transactions
+//!
+//! ```
+//! # fn main() -> esker::Result<()> {
+//! # let dir = tempfile::tempdir().unwrap();
+//! # let db = esker::Db::open(dir.path())?;
+//! let stock = db.keyspace("stock")?;
+//! stock.put("pens", [3])?;
+//! let left = db.transact(esker::Isolation::Serializable, |txn| {
+//!     let left = txn.get(&stock, "pens")?.map_or(0, |value| value[0]);
+//!     if left == 0 {
+//!         return Err(esker::Error::aborted("sold out"));
+//!     }
+//!     txn.put(&stock, "pens", [left - 1])?;
+//!     Ok(left - 1)
+//! })?;
+//! assert_eq!(left, 2);
+//! # Ok(()) }
+//! ```
+//!
+//! [`Db::begin`] gives a [`Transaction`] to hold in hand. The levels, their anomalies, locks, deadlocks, prepared
+//! transactions and sessions are explained in `docs/isolation.md`.
 //!
 //! # Durability
 //!

@@ -18,7 +18,8 @@ pub enum ErrorKind {
     Conflict,
     /// This transaction was chosen as the victim of a deadlock. Roll back and try again.
     Deadlock,
-    /// A lock was not granted in time. Roll back and try again.
+    /// A lock was not granted in time. The operation did nothing and the transaction goes on: try the operation again,
+    /// or roll back and try the whole again.
     LockTimeout,
     /// The transaction failed earlier (the cause says why) or expired: it can only be rolled back.
     TransactionFailed,
@@ -38,7 +39,8 @@ pub enum ErrorKind {
     OutcomeUnknown,
     /// The database or its file system does not accept writes.
     ReadOnly,
-    /// Another process (or another handle in this one) has the database open.
+    /// Another process (or another handle in this one) has the database open. Or the session is in use through another
+    /// handle, or another thread is ending the prepared transaction.
     Locked,
     /// The directory holds something that is not a database of this engine. Nothing was touched.
     NotADatabase,
@@ -48,12 +50,14 @@ pub enum ErrorKind {
     InvalidArgument,
     /// A documented limit would be exceeded. Nothing was done.
     LimitExceeded,
-    /// The named thing (keyspace, checkpoint) does not exist.
+    /// The named thing (keyspace, session, prepared transaction) does not exist.
     NotFound,
     /// The operating system reported an error. See [`Error::io_fault`].
     Io,
     /// The database was closed.
     Closed,
+    /// The program gave up: it returned [`Error::aborted`] from a transaction.
+    Aborted,
 }
 
 /// Bytes on disk that are not what was written: where, what was expected, what was found.
@@ -188,12 +192,19 @@ impl Error {
         Error { kind, detail: Arc::new(Detail::Io(fault)) }
     }
 
+    /// What to return from the body of [`Db::transact`](crate::Db::transact) to give up: the transaction is rolled back,
+    /// not tried again, and this error is what `transact` answers.
+    pub fn aborted(reason: impl Into<String>) -> Error {
+        Error::new(ErrorKind::Aborted, reason)
+    }
+
     /// What the caller can do about it.
     pub fn kind(&self) -> ErrorKind {
         self.kind
     }
 
-    /// Whether the same operation (for a transaction: the whole transaction) may succeed when tried again.
+    /// Whether the same operation (for a transaction: the whole transaction) may succeed when tried again: `Conflict`,
+    /// `Deadlock`, `LockTimeout`, `SnapshotTooOld`, `NoSpace`, `Stalled`, and `TransactionFailed` because of one of them.
     pub fn is_retryable(&self) -> bool {
         if let (ErrorKind::TransactionFailed, Detail::Caused { cause, .. }) = (self.kind, &*self.detail) {
             return cause.is_retryable();

@@ -18,9 +18,12 @@ use std::sync::Arc;
 /// Begun by [`Db::begin`]. Writes are seen by the transaction itself at once, by others after the commit (by READ
 /// UNCOMMITTED transactions at once). Dropping it rolls it back. A transaction belongs to one thread at a time.
 ///
-/// After an error of kind `Conflict`, `Deadlock`, `SnapshotTooOld` or one of the storage below, the transaction has
-/// let go of its locks and answers `TransactionFailed` to everything but [`rollback`](Transaction::rollback).
-/// `InvalidArgument`, `LimitExceeded`, `NotFound` and `LockTimeout` leave it as it was.
+/// After an error of kind `Conflict`, `Deadlock`, `SnapshotTooOld`, or one of the storage such as `Io` and `Corruption`,
+/// the transaction has let go of its locks and answers `TransactionFailed` to everything but
+/// [`rollback`](Transaction::rollback). `InvalidArgument`, `LimitExceeded`, `NotFound` and `LockTimeout` leave it as it was.
+///
+/// Only what is called on the transaction is part of it. A write through [`Db`] or a [`Keyspace`] is not, and waits for
+/// the transaction like anybody else's where it meets its locks: on the same thread until the lock timeout.
 ///
 /// ```
 /// # fn main() -> esker::Result<()> {
@@ -31,9 +34,11 @@ use std::sync::Arc;
 /// accounts.put("a", "100")?;
 ///
 /// let mut txn = db.begin(Isolation::Serializable)?;
-/// let balance: u64 = txn.get(&accounts, "a")?.map_or(0, |value| value.to_vec().len() as u64);
-/// txn.put(&accounts, "a", balance.to_string())?;
+/// let balance = txn.get(&accounts, "a")?.unwrap();
+/// let balance: u64 = std::str::from_utf8(&balance).unwrap().parse().unwrap();
+/// txn.put(&accounts, "a", (balance - 10).to_string())?;
 /// txn.commit()?;
+/// assert_eq!(accounts.get("a")?.unwrap(), "90");
 /// # Ok(()) }
 /// ```
 pub struct Transaction {
@@ -209,7 +214,7 @@ impl Transaction {
         self.commit_with(WriteOptions::new())
     }
 
-    /// Commits with options of this commit.
+    /// Commits with options of this commit: its durability. How long a transaction waits for locks is in its own options.
     ///
     /// # Errors
     /// See [`commit`](Transaction::commit); `InvalidArgument` for durability `Memory`.
@@ -321,7 +326,12 @@ impl Db {
 
     /// Runs `body` in a transaction and commits it; after an error that [may pass](crate::Error::is_retryable), as when
     /// another transaction was in the way, from the start again, up to ten times with pauses that grow. So `body` may
-    /// run several times: it should do nothing beside the transaction that cannot be done twice.
+    /// run several times: it should do nothing beside the transaction that cannot be done twice. Each attempt may wait
+    /// for locks as long as [`Options::lock_timeout`](crate::Options::lock_timeout) says, and when the engine is behind,
+    /// as long as [`Options::stall_timeout`](crate::Options::stall_timeout) says.
+    ///
+    /// Whatever `Ok` the body returns, what it wrote is committed. To give up, return
+    /// [`Error::aborted`](crate::Error::aborted), or any other error:
     ///
     /// ```
     /// # fn main() -> esker::Result<()> {
@@ -334,6 +344,13 @@ impl Db {
     ///     Ok(visits)
     /// })?;
     /// assert_eq!(visits, 1);
+    ///
+    /// let refused = db.transact(esker::Isolation::Serializable, |txn| {
+    ///     txn.put(&counters, "visits", [100])?;
+    ///     Err::<(), _>(esker::Error::aborted("too many"))
+    /// });
+    /// assert_eq!(refused.unwrap_err().kind(), esker::ErrorKind::Aborted);
+    /// assert_eq!(counters.get("visits")?.unwrap()[0], 1);
     /// # Ok(()) }
     /// ```
     ///

@@ -40,7 +40,8 @@ impl Txn {
         if durability == Durability::Memory {
             return Err(Error::new(
                 ErrorKind::InvalidArgument,
-                "a transaction cannot have durability Memory: after a crash part of it would be there",
+                "a transaction cannot have durability Memory, after a crash part of it would be there: give it Os or Disk in its \
+                 options or at the commit",
             ));
         }
         if !self.shared.fate.settle() {
