@@ -188,11 +188,13 @@ impl Store {
         Ok(Err("wrong name or password".to_string()))
     }
 
+    /// Under the lock of the password, as logins are: one that is under way would put back what is removed here.
     fn unlock(&self, name: &str) -> Outcome<()> {
-        let mut batch = self.db.batch();
-        batch.delete(&self.users, user_key(name, "locked"))?;
-        batch.delete(&self.users, user_key(name, "attempts"))?;
-        batch.commit()?;
+        self.db.transact(Isolation::ReadCommitted, |txn| {
+            txn.get_for_update(&self.users, user_key(name, "password"))?;
+            txn.delete(&self.users, user_key(name, "locked"))?;
+            txn.delete(&self.users, user_key(name, "attempts"))
+        })?;
         Ok(())
     }
 

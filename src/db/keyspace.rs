@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 /// A keyspace: its own tree of tables and its own options, sharing the log and the commit order with the others.
 ///
-/// Cheap to clone. See [`Db::keyspace`].
+/// Cheap to clone. See [`Db::keyspace`](crate::Db::keyspace).
 #[derive(Clone)]
 pub struct Keyspace {
     pub(super) handle: Arc<Handle>,
@@ -61,10 +61,10 @@ impl Keyspace {
         self.core().reader(PinKind::Iterator, None)
     }
 
-    /// Sets a key. See [`Db::put`].
+    /// Sets a key. See [`Db::put`](crate::Db::put).
     ///
     /// # Errors
-    /// See [`Db::put`]; `NotFound` once the keyspace was dropped.
+    /// See [`Db::put`](crate::Db::put); `NotFound` once the keyspace was dropped.
     #[inline]
     pub fn put(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<()> {
         self.put_with(key, value, WriteOptions::new())
@@ -114,10 +114,10 @@ impl Keyspace {
         self.write_one(options, |batch| batch.delete(id, key))
     }
 
-    /// The value of a key. See [`Db::get`].
+    /// The value of a key. See [`Db::get`](crate::Db::get).
     ///
     /// # Errors
-    /// See [`Db::get`].
+    /// See [`Db::get`](crate::Db::get).
     #[inline]
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Slice>> {
         self.core().timed_get(|| self.core().get(&self.keyspace, key.as_ref()))
@@ -126,7 +126,7 @@ impl Keyspace {
     /// Whether a key has a value.
     ///
     /// # Errors
-    /// See [`Db::get`].
+    /// See [`Db::get`](crate::Db::get).
     pub fn contains_key(&self, key: impl AsRef<[u8]>) -> Result<bool> {
         Ok(self.get(key)?.is_some())
     }
@@ -134,7 +134,7 @@ impl Keyspace {
     /// The values of several keys, all as of one moment, in the order asked.
     ///
     /// # Errors
-    /// See [`Db::get`].
+    /// See [`Db::get`](crate::Db::get).
     pub fn multi_get<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<Vec<Option<Slice>>> {
         let registration = self.register();
         self.multi_get_at(keys, &registration)
@@ -191,7 +191,7 @@ impl Keyspace {
     /// Rewrites the keyspace's tables into one sorted run, dropping what no reader needs.
     ///
     /// # Errors
-    /// See [`Db::compact`].
+    /// See [`Db::compact`](crate::Db::compact).
     pub fn compact(&self) -> Result<()> {
         self.core().compact_range(&self.keyspace, None, None)
     }
@@ -199,7 +199,7 @@ impl Keyspace {
     /// As [`compact`](Keyspace::compact) for the keys of a range.
     ///
     /// # Errors
-    /// See [`Db::compact`].
+    /// See [`Db::compact`](crate::Db::compact).
     pub fn compact_range<K: AsRef<[u8]>>(&self, range: impl RangeBounds<K>) -> Result<()> {
         let bounds = Bounds::range(&range);
         self.core().compact_range(&self.keyspace, bounds.lower.as_deref(), bounds.upper.as_deref())

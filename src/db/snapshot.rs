@@ -42,7 +42,7 @@ impl Snapshot {
     /// The value of a key in the default keyspace.
     ///
     /// # Errors
-    /// See [`Db::get`].
+    /// See [`Db::get`](crate::Db::get).
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Slice>> {
         self.get_in(&self.default, key)
     }
@@ -50,7 +50,7 @@ impl Snapshot {
     /// The value of a key.
     ///
     /// # Errors
-    /// See [`Db::get`]; `SnapshotTooOld` when it was given up for its age ([`Options::max_snapshot_age`]), as from
+    /// See [`Db::get`](crate::Db::get); `SnapshotTooOld` when it was given up for its age ([`Options::max_snapshot_age`](crate::Options::max_snapshot_age)), as from
     /// every other read; `InvalidArgument` for a keyspace of another database.
     pub fn get_in(&self, keyspace: &Keyspace, key: impl AsRef<[u8]>) -> Result<Option<Slice>> {
         self.check(keyspace)?;
@@ -62,7 +62,7 @@ impl Snapshot {
     /// The values of several keys of the default keyspace.
     ///
     /// # Errors
-    /// See [`Db::get`].
+    /// See [`Db::get`](crate::Db::get).
     pub fn multi_get<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<Vec<Option<Slice>>> {
         self.multi_get_in(&self.default, keys)
     }

@@ -61,7 +61,7 @@ pub enum ReadMode {
 }
 
 /// What becomes of readers (snapshots, iterators, cursors, transactions) older than
-/// [`Options::max_snapshot_age`].
+/// [`Options::max_snapshot_age`](crate::Options::max_snapshot_age).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum SnapshotAgePolicy {

@@ -49,7 +49,7 @@ pub struct KeyspaceOptions {
     /// See [`fifo_bytes_max`](KeyspaceOptions::fifo_bytes_max()).
     pub fifo_bytes_max: u64,
     /// See [`write_buffer_bytes`](KeyspaceOptions::write_buffer_bytes()). 0: not chosen, every open takes that of the
-    /// database, [`ResolvedOptions::write_buffer_bytes`].
+    /// database, [`ResolvedOptions::write_buffer_bytes`](crate::ResolvedOptions::write_buffer_bytes).
     pub write_buffer_bytes: u64,
 }
 

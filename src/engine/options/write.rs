@@ -23,7 +23,7 @@ impl WriteOptions {
     }
 
     /// What a write outside of transactions does when a transaction holds the lock of its key. Default: wait as long
-    /// as [`Options::lock_timeout`].
+    /// as [`Options::lock_timeout`](crate::Options::lock_timeout).
     pub fn lock_wait(mut self, wait: LockWait) -> Self {
         self.lock_wait = wait;
         self
